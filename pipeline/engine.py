@@ -1,0 +1,268 @@
+"""The one flow of the interest stage: clicks in, effects out.
+
+Both drivers, live and replay, call `Engine.process`. Its effects are a function of the clicks, in
+their order within a source, and of versioned settings: where batches are cut does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import drift, kernel
+from pipeline.events import NO_CODE, Clicks, Column, DriftAlert, InterestProfile, SourcePosition
+from pipeline.hot import HotStates, Load
+from pipeline.interest import profile
+from pipeline.prior import UNIFORM, Prior
+from pipeline.settings import Settings
+from pipeline.symbols import Symbols, prefix, symbol
+from pipeline.trends import Rollup, Rollups, RollupsState
+
+
+class Counts(msgspec.Struct, kw_only=True):
+    """What became of the events of a source: they are applied, late or duplicates."""
+
+    applied: int = 0
+    late: int = 0
+    duplicates: int = 0
+
+
+class Progress(msgspec.Struct, kw_only=True):
+    """What the engine knows of its source beside the users' states; durable together with them."""
+
+    position: int = -1
+    counts: Counts = msgspec.field(default_factory=Counts)
+    rollups: RollupsState = msgspec.field(default_factory=RollupsState)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effects:
+    """What a batch gave rise to, each list in the order of the log."""
+
+    alerts: list[DriftAlert]
+    profiles: list[tuple[str, np.void]]  # user and state, for `Engine.profile`
+    rollups: list[Rollup]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What has to be made durable, all of it or nothing."""
+
+    states: list[tuple[str, bytes]]
+    names: dict[int, str]
+    progress: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Columns:
+    """What the kernel needs to know of n events beside position, time and id; each (n,)."""
+
+    row: NDArray[np.int64]
+    item: NDArray[np.uint64]
+    category: NDArray[np.uint64]
+    prior: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    session: NDArray[np.uint64]
+
+
+class Engine:
+    """Interest states and drift detection over one source.
+
+    The caller's duty, in this order: write out the effects of `process`, make `changes` durable,
+    and only then let the source forget what was read. Clicks at or before the progress may be
+    handed in again; they change nothing and are not counted twice.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        load: Load = lambda users: [None] * len(users),
+        name: Callable[[int], str | None] = lambda _: None,
+        prior: Prior = UNIFORM,
+        progress: bytes | None = None,
+        capacity: int = 100_000,
+    ) -> None:
+        """Start from a store's `load` and `name`, and from the `progress` it holds."""
+        self._settings = settings
+        self._settings_version = settings.version
+        self._prior = prior
+        self._prior_version = prior.version
+        self._name = name
+        self._symbols = Symbols()
+        self._hot = HotStates(load, capacity=capacity)
+        self._parameters = _parameters(settings, prior)
+        self._verdict = np.zeros(1, kernel.VERDICT)
+        self.progress = msgspec.msgpack.decode(progress, type=Progress) if progress else Progress()
+        self._rollups = Rollups(settings, self.progress.rollups, self.name)
+
+    def process(self, clicks: Clicks) -> Effects:
+        """Apply a batch of clicks of this engine's source."""
+        clicks = self._unseen(clicks)
+        if not len(clicks):
+            return Effects(alerts=[], profiles=[], rollups=[])
+        users, user = _distinct(clicks.user)
+        rows = self._hot.rows(users)
+        columns = self._columns(clicks, rows[user])
+        before = self._outcomes(rows)
+        alerts, profiles = self._advance(clicks, columns)
+        self._count(self._outcomes(rows) - before)
+        rollups = self._rollups.add(clicks, columns.category, columns.weight > 0)
+        self.progress.position = int(clicks.position[-1])
+        return Effects(alerts=alerts, profiles=profiles, rollups=rollups)
+
+    def drain(self) -> list[Rollup]:
+        """Close every window: the source is bounded and has ended."""
+        return self._rollups.drain(self.progress.position)
+
+    def changes(self) -> Changes:
+        """Return what has changed since the last call, for the store."""
+        fresh, self._symbols.fresh = self._symbols.fresh, {}
+        return Changes(
+            states=self._hot.changed(),
+            names=fresh,
+            progress=msgspec.msgpack.encode(self.progress),
+        )
+
+    def profile(self, user: str, state: np.void) -> InterestProfile:
+        """Return what a user wants, as a state has it."""
+        return profile(user, state, self.name)
+
+    def name(self, number: int) -> str:
+        """Return the text behind a symbol."""
+        text = self._symbols.fresh.get(number) or self._name(number)
+        return text if text is not None else f"#{number:016x}"
+
+    def _unseen(self, clicks: Clicks) -> Clicks:
+        if len(clicks) and clicks.position[0] <= self.progress.position:
+            return clicks.take(
+                slice(int(np.searchsorted(clicks.position, self.progress.position, "right")), None)
+            )
+        return clicks
+
+    def _columns(self, clicks: Clicks, row: NDArray[np.int64]) -> _Columns:
+        category, prior = self._categories(clicks)
+        return _Columns(
+            row=row,
+            item=self._encode(clicks.item),
+            category=category,
+            prior=prior,
+            weight=self._weights(clicks.event_type),
+            session=_sessions(clicks.session),
+        )
+
+    def _advance(
+        self, clicks: Clicks, columns: _Columns
+    ) -> tuple[list[DriftAlert], list[tuple[str, np.void]]]:
+        """Run the kernel over the batch, and put what it stops for into words."""
+        alerts: list[DriftAlert] = []
+        profiles: list[tuple[str, np.void]] = []
+        states = self._hot.array
+        start = 0
+        while start < len(clicks):
+            stop, why = kernel.advance(
+                states,
+                start,
+                columns.row,
+                clicks.position,
+                clicks.time,
+                columns.item,
+                columns.category,
+                columns.prior,
+                columns.weight,
+                columns.session,
+                clicks.event_id,
+                self._parameters,
+                self._verdict,
+            )
+            if why == kernel.QUIET:
+                break
+            user, row = clicks.user.values[clicks.user.codes[stop]], columns.row[stop]
+            if why & kernel.ALARM:
+                place = SourcePosition(source=clicks.source, position=int(clicks.position[stop]))
+                alerts.append(self._alert(user, states[row], place))
+                kernel.settle(states, row, self._verdict[0]["length"])
+            if why & kernel.PROFILE_DUE:
+                profiles.append((user, states[row].copy()))
+            start = stop + 1
+        return alerts, profiles
+
+    def _alert(self, user: str, state: np.void, place: SourcePosition) -> DriftAlert:
+        return drift.user_alert(
+            user=user,
+            state=state,
+            verdict=self._verdict[0],
+            names=self.name,
+            threshold=self._settings.drift.events_per_false_alarm,
+            source=place,
+            settings=self._settings_version,
+            prior=self._prior_version,
+        )
+
+    def _encode(self, column: Column) -> NDArray[np.uint64]:
+        texts, inverse = _distinct(column)
+        return np.array(self._symbols.encode(texts), np.uint64)[inverse]
+
+    def _categories(self, clicks: Clicks) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+        """Return symbol and prior share by event; an item without category stands for itself."""
+        column, depth = clicks.category, self._settings.interests.category_depth
+        missing = column.codes == NO_CODE
+        texts, inverse = _distinct(column)
+        categories = [prefix(text, depth) for text in texts]
+        symbols = np.array(self._symbols.encode(categories), np.uint64)[inverse]
+        shares = np.array([self._prior.share(name) for name in categories], np.float32)[inverse]
+        if missing.any():
+            items, item = _distinct(clicks.item.take(np.flatnonzero(missing)))
+            symbols[missing] = np.array(self._symbols.encode(items), np.uint64)[item]
+            shares[missing] = np.array([self._prior.share(name) for name in items])[item]
+        return symbols, shares
+
+    def _weights(self, event_type: Column) -> NDArray[np.float32]:
+        texts, inverse = _distinct(event_type)
+        interests = self._settings.interests
+        by_type = [interests.type_weights.get(t, interests.default_type_weight) for t in texts]
+        return np.array(by_type, np.float32)[inverse]
+
+    def _outcomes(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        states = self._hot.array
+        return np.array([states[name][rows].sum() for name in ("events", "late", "duplicates")])
+
+    def _count(self, outcomes: NDArray[np.int64]) -> None:
+        counts = self.progress.counts
+        counts.applied += int(outcomes[0])
+        counts.late += int(outcomes[1])
+        counts.duplicates += int(outcomes[2])
+
+
+def _distinct(column: Column) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the texts that occur, and for each event which of them it bears.
+
+    An event without a value bears "", which no event with a value does.
+    """
+    present, inverse = np.unique(column.codes, return_inverse=True)
+    texts = [column.values[code] if code != NO_CODE else "" for code in present.tolist()]
+    return texts, inverse
+
+
+def _sessions(column: Column) -> NDArray[np.uint64]:
+    texts, inverse = _distinct(column)
+    return np.array([symbol(text) if text else 0 for text in texts], np.uint64)[inverse]
+
+
+def _parameters(settings: Settings, prior: Prior) -> np.ndarray:
+    interests, detection = settings.interests, settings.drift
+    parameters = np.zeros(1, kernel.PARAMETERS)
+    parameters["short_decay"] = -1 / interests.short_half_life
+    parameters["long_decay"] = -1 / interests.long_half_life
+    parameters["lateness"] = interests.lateness
+    parameters["session_gap"] = interests.session_gap
+    parameters["profile_interval"] = interests.profile_interval
+    parameters["threshold"] = detection.events_per_false_alarm
+    parameters["minimum"] = detection.minimum_events
+    parameters["concentration"] = prior.concentration
+    parameters["novelty"] = prior.novelty
+    return parameters

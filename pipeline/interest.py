@@ -1,0 +1,144 @@
+"""A user's interest state: its layout, and how it is read.
+
+The state is one fixed record, so that it is stored, sent and compared as the bytes that it is.
+How an event changes it stands in `pipeline.kernel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.events import Interest, InterestProfile
+
+LAYOUT_VERSION = 1
+
+SLOTS = 128
+"""Categories remembered for a user; the one with the least long-term weight makes room."""
+RING = 128
+"""Newest detector observations remembered: how far back a change can be placed."""
+MARK = 8
+"""Every how many observations the time is remembered: how exactly a change can be dated."""
+RECENT = 16
+"""Newest events remembered, for profiles and for the evidence of an alert."""
+EVENT_IDS = 16
+"""Newest event ids remembered, to know a duplicate."""
+NO_SLOT = 255
+"""What the ring holds for an observation whose category has made room for another."""
+
+SLOT = np.dtype(
+    [
+        ("category", "<u8"),
+        ("short", "<f4"),  # decayed weights as of `time`
+        ("long", "<f4"),
+        ("count", "<f4"),  # detector observations since the last change
+        ("prior", "<f4"),  # the category's share in the population
+    ]
+)
+
+STATE = np.dtype(
+    [
+        ("layout", "<u2"),
+        ("used", "<u2"),  # slots in use, the first ones
+        ("total", "<f4"),  # detector observations since the last change, evicted ones too
+        ("events", "<i8"),  # events applied: the ordinal of the newest
+        ("position", "<i8"),  # of the newest event met in its log: the exactly-once stamp
+        ("late", "<u4"),
+        ("duplicates", "<u4"),
+        ("time", "<i8"),  # the newest event time
+        ("profiled", "<i8"),  # when a profile was last due
+        ("visit", "<u8"),  # the session; 0 where silence ends a visit
+        ("visit_time", "<i8"),
+        ("visit_slots", "<u8", (SLOTS // 64,)),  # bit s: slot s was observed in this visit
+        ("observed", "<i8"),  # detector observations ever: the head of `ring`
+        ("ids", "<i8"),  # event ids met ever: the head of `event_ids`
+        ("event_ids", "<u8", (EVENT_IDS,)),
+        ("recent_item", "<u8", (RECENT,)),  # rings; their head is `events`
+        ("recent_category", "<u8", (RECENT,)),
+        ("recent_time", "<i8", (RECENT,)),
+        ("ring_time", "<i8", (RING // MARK,)),
+        ("ring", "u1", (RING,)),  # the slot of an observation
+        ("slots", SLOT, (SLOTS,)),
+    ]
+)
+_HEADER = STATE.itemsize - SLOTS * SLOT.itemsize
+
+States = NDArray[np.void]
+"""Records of dtype `STATE`, shape (n,)."""
+
+Names = Callable[[int], str]
+"""Gives the text behind a symbol (`pipeline.symbols`)."""
+
+
+class StateError(ValueError):
+    """Bytes that should hold an interest state do not."""
+
+
+def new_state() -> np.void:
+    """Return the state of a user who was never seen."""
+    state = np.zeros(1, STATE)
+    state["layout"] = LAYOUT_VERSION
+    state["position"] = -1
+    record: np.void = state[0]
+    return record
+
+
+def encode(state: np.void) -> bytes:
+    """Return the record's bytes, the unused slots left out."""
+    return state.tobytes()[: _HEADER + int(state["used"]) * SLOT.itemsize]
+
+
+def decode_into(states: States, row: int, data: bytes) -> None:
+    """Write an encoded state into a row of zeros.
+
+    Raises:
+        StateError: The bytes have another layout, or their length does not fit.
+    """
+    layout = int.from_bytes(data[:2], "little")
+    used = int.from_bytes(data[2:4], "little")
+    if layout != LAYOUT_VERSION:
+        raise StateError(
+            f"an interest state has layout {layout}, and this version reads {LAYOUT_VERSION}"
+        )
+    if used > SLOTS or len(data) != _HEADER + used * SLOT.itemsize:
+        raise StateError(f"an interest state with {used} slots has {len(data)} bytes")
+    states[row : row + 1].view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
+
+
+def interests(state: np.void, scale: str, names: Names, most: int = 10) -> list[Interest]:
+    """Return the strongest categories at a time scale ("short", "long", "count") as shares."""
+    slots = state["slots"][: int(state["used"])]
+    return shares(slots["category"], slots[scale], names, most)
+
+
+def shares(
+    categories: NDArray[np.uint64], weights: NDArray[np.floating], names: Names, most: int
+) -> list[Interest]:
+    """Return the heaviest categories with their share of the whole; ties in order of the slots."""
+    total = float(weights.sum(dtype=np.float64))
+    heaviest = np.argsort(-weights, kind="stable")[:most]
+    return [
+        Interest(names(int(categories[i])), round(float(weights[i]) / total, 4))
+        for i in heaviest
+        if weights[i] > 0
+    ]
+
+
+def recent(state: np.void, most: int = RECENT) -> NDArray[np.intp]:
+    """Return where in the `recent_*` rings the newest events stand, newest first."""
+    events = int(state["events"])
+    return np.arange(events - 1, events - 1 - min(events, most, RECENT), -1) % RECENT
+
+
+def profile(user: str, state: np.void, names: Names) -> InterestProfile:
+    """Return what a user wants, as of the newest event."""
+    return InterestProfile(
+        user_id=user,
+        time=int(state["time"]),
+        events=int(state["events"]),
+        short_term=interests(state, "short", names),
+        long_term=interests(state, "long", names),
+        recent_items=[names(int(state["recent_item"][i])) for i in recent(state)],
+    )

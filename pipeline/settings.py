@@ -1,0 +1,233 @@
+"""One frozen tree of settings, read from TOML. Every value has a default that works."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+TYPE_WEIGHTS = {
+    "impression": 0.1,
+    "search": 0.5,
+    "view": 1.0,
+    "click": 1.0,
+    "cart": 3.0,
+    "buy": 5.0,
+    "purchase": 5.0,
+}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
+
+
+class SettingsError(ValueError):
+    """A settings file or value is wrong; the message says where and how to mend it."""
+
+
+class Duration(int):
+    """A span of event time in milliseconds, written as "30m", "7d", "1.5h"."""
+
+    @classmethod
+    def parse(cls, text: str) -> Duration:
+        """Read a duration.
+
+        >>> Duration.parse("30m")
+        Duration(1800000)
+        """
+        match = _DURATION.fullmatch(text.strip())
+        if not match:
+            raise SettingsError(
+                f"{text!r} is not a duration: write a number and a unit, such as 30m, 24h or 7d"
+            )
+        return cls(float(match[1]) * _UNITS[match[2]])
+
+    def __repr__(self) -> str:
+        return f"Duration({int(self)})"
+
+    def __str__(self) -> str:
+        for unit in ("w", "d", "h", "m", "s"):
+            if self and self % _UNITS[unit] == 0:
+                return f"{self // _UNITS[unit]}{unit}"
+        return f"{int(self)}ms"
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the settings file."""
+
+
+class Source(Section, frozen=True):
+    """How events of other layouts are read: our field -> their column."""
+
+    map: dict[str, str] = {}
+    earliest: str = "1990-01-01"
+    latest: str = "2100-01-01"
+
+
+class Interests(Section, frozen=True):
+    """The interest state of a user."""
+
+    short_half_life: Duration = Duration.parse("14d")
+    long_half_life: Duration = Duration.parse("180d")
+    category_depth: int = 2
+    """How many levels of a category path count; 0 takes the whole path."""
+    session_gap: Duration = Duration.parse("30m")
+    """Silence that ends a session where events carry no session id."""
+    lateness: Duration = Duration.parse("1d")
+    """How far behind the same user's newest event an event may be and still count."""
+    profile_interval: Duration = Duration.parse("1d")
+    """A user's profile is published at most once in this span; 0 never publishes it."""
+    type_weights: dict[str, float] = msgspec.field(default_factory=lambda: dict(TYPE_WEIGHTS))
+    """What an event of a type adds to an interest; 0 leaves the type out."""
+    default_type_weight: float = 1.0
+
+
+class Drift(Section, frozen=True):
+    """Change detection for users."""
+
+    events_per_false_alarm: int = 10_000
+    """Without a change, a user raises one false alarm in this many events, on average."""
+    minimum_events: int = 20
+    """No alert before a user has shown this many."""
+    prior: str = ""
+    """A prior made from history; empty takes a uniform one."""
+
+
+class Trends(Section, frozen=True):
+    """Categories rising and falling over all users."""
+
+    window: Duration = Duration.parse("7d")
+    false_discovery_rate: float = 0.05
+    warm_up: int = 6
+    """Windows seen before the first alert."""
+    minimum_events: int = 50
+    """A category is judged when this many of its events are seen or expected in a window."""
+
+
+class Windows(Section, frozen=True):
+    """Rolling windows that the learner is fed with."""
+
+    size: Duration = Duration.parse("7d")
+    lateness: Duration = Duration.parse("1d")
+
+
+class Model(Section, frozen=True):
+    """The next-item sequence model."""
+
+    dim: int = 64
+    blocks: int = 1
+    heads: int = 2
+    max_length: int = 30
+    """How many of a user's newest events the model looks at."""
+    dropout: float = 0.2
+
+
+class Learning(Section, frozen=True):
+    """The continual learner."""
+
+    model: Model = Model()
+    sequence: Literal["auto", "user", "session"] = "auto"
+    """What makes a sequence; "auto": a user, or a session where events carry no user."""
+    device: str = "cpu"
+    threads: int = 1
+    """CPU threads; rounding depends on how many, so the machine does not decide it."""
+    evaluate_at_most: int = 1024
+    """Targets evaluated in a window, drawn by seed where there are more; 0 takes all."""
+    first_epochs: int = 10
+    """At most so many times over the first window."""
+    epochs: int = 2
+    """At most so many times over each later window."""
+    batch: int = 32
+    """Inputs in a training step."""
+    learning_rate: float = 1e-3
+    full_softmax_up_to: int = 5_000
+    """With more items than this, training draws negatives."""
+    negatives: int = 1024
+    """Negatives drawn for a training step."""
+    replay: float = 0.1
+    """Replayed inputs for each new one; 0 replays none."""
+    replay_capacity: int = 10_000
+    """Sequences remembered for replay."""
+    replay_policy: Literal["reservoir", "recency", "frequency", "fading"] = "reservoir"
+    """Which are remembered: all alike, the newest, those that end on frequent items, or fewer
+    the longer ago they are."""
+    distillation: float = 0.0
+    """Weight of keeping to the parent on replayed inputs; 0 switches it off."""
+    ewc: float = 0.0
+    """Strength of elastic weight consolidation; 0 switches it off."""
+    ewc_decay: float = 0.9
+    ewc_samples: int = 256
+    """Questions that a window's Fisher information is measured on."""
+    half_life: Duration = Duration.parse("56d")
+    """Of the counts behind popularity, Markov, kNN and personal frequency."""
+    neighbours: int = 200
+    """Items remembered as following an item, and as bought by a user."""
+    forget_after: Duration = Duration.parse("365d")
+    """Silence after which a user's history is dropped."""
+    held_out: float = 0.1
+    """The newest share of a window, by time, that the gate judges on."""
+    gate_at_most: int = 512
+    """Targets that the gate judges on, of the window and of the past each."""
+    gate_tolerance: float = 0.05
+    """A challenger may score this share less than the champion on the newest slice."""
+    gate_forgetting: float = 0.1
+    """A challenger may score this share less than the champion on the past."""
+    stale_detector: str = "ADWIN"
+    """A detector of river.drift, fed with the hits of the model in order."""
+    stale_memory: int = 20_000
+    """Hits remembered for it."""
+
+
+class Settings(Section, frozen=True):
+    """Everything that decides what comes out, given what goes in."""
+
+    seed: int = 7
+    source: Source = Source()
+    interests: Interests = Interests()
+    drift: Drift = Drift()
+    trends: Trends = Trends()
+    windows: Windows = Windows()
+    learning: Learning = Learning()
+
+    @property
+    def version(self) -> str:
+        """A short hash of all values: the same settings, the same version."""
+        return hashlib.sha256(_encode(self)).hexdigest()[:12]
+
+
+def _decode_hook(kind: type, value: Any) -> Any:
+    if kind is Duration and isinstance(value, str):
+        return Duration.parse(value)
+    raise SettingsError(f'{value!r} is not a duration: write it in quotes, such as "7d"')
+
+
+def _encode_hook(value: Any) -> Any:
+    if isinstance(value, Duration):
+        return str(value)
+    raise NotImplementedError(type(value))
+
+
+def _encode(settings: Settings) -> bytes:
+    return msgspec.json.encode(settings, enc_hook=_encode_hook, order="sorted")
+
+
+def from_toml(text: str, where: str = "settings") -> Settings:
+    """Read settings from TOML text; `where` is named in errors."""
+    try:
+        return msgspec.toml.decode(text, type=Settings, dec_hook=_decode_hook)
+    except (msgspec.DecodeError, msgspec.ValidationError, SettingsError) as error:
+        raise SettingsError(
+            f"{where}: {error}; `driftline init` writes a file with every setting and its default"
+        ) from None
+
+
+def load(path: Path | None) -> Settings:
+    """Read settings from a file, or take the defaults where there is none."""
+    if path is None:
+        return Settings()
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error}") from None
+    return from_toml(text, str(path))
