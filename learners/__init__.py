@@ -1,0 +1,1 @@
+"""Continual learning of the next-item model: arrays in, checkpoints out. No Kafka."""

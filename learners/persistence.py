@@ -1,0 +1,93 @@
+"""What of a learner outlives the process, and how it is put back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from learners.ewc import Consolidation
+from learners.model import SequenceModel
+from learners.sequences import Catalogue, Vocabulary
+from learners.state import State, StateError
+
+if TYPE_CHECKING:
+    from learners.continual import Learner
+
+_ARRAYS = (
+    "popularity.counts",
+    "neighbours.seen",
+    "neighbours.again",
+    "blend.weights",
+    "blend.curvature",
+    "replay.priority",
+    "anchors.priority",
+)
+_COUNTED = ("markov", "neighbours", "personal")
+_BUFFERS = ("replay", "anchors")
+
+
+def collect(learner: Learner) -> State:
+    """Take down all that a learner knows."""
+    state = State()
+    state.texts |= {
+        "settings": learner.settings.version,
+        "items": learner.catalogue.items.names,
+        "categories": learner.catalogue.categories.names,
+        "types": learner.catalogue.types.names,
+        "users": learner.personal.users.names,
+        "sources": learner.sources,
+        "until": learner.until,
+        "champion": learner.champion_id,
+    }
+    state.put("category", learner.catalogue.category)
+    state.put("hits", learner.hits)
+    for name in _ARRAYS:
+        owner, field = name.split(".")
+        state.put(name, getattr(getattr(learner, owner), field))
+    for name in _COUNTED:
+        state.put_counts(name, getattr(learner, name).counts)
+    for name in _BUFFERS:
+        state.put_sequences(name, getattr(learner, name).sequences)
+    state.put_sequences("histories", learner.histories.past)
+    state.put_group("fisher", learner.consolidation.fisher)
+    state.put_group("anchor", learner.consolidation.anchor)
+    if learner.champion is not None:
+        state.put_group("champion", learner.champion.state_dict())
+    return state
+
+
+def restore(learner: Learner, state: State, where: str) -> None:
+    """Put back into a new learner what was taken down of an old one.
+
+    Raises:
+        StateError: the old one had other settings.
+    """
+    texts, device = state.texts, learner.device
+    if texts["settings"] != learner.settings.version:
+        raise StateError(
+            f"{where} was saved under settings {texts['settings']}, these are "
+            f"{learner.settings.version}: take the settings it was saved under, or start anew"
+        )
+    learner.catalogue = Catalogue(
+        texts["items"], texts["categories"], texts["types"], state.array("category")
+    )
+    learner.personal.users = Vocabulary(texts["users"])
+    learner.sources, learner.until = texts["sources"], texts["until"]
+    learner.champion_id = texts["champion"]
+    learner.hits = state.array("hits")
+    learning = learner.settings.learning
+    for name in _ARRAYS:
+        owner, field = name.split(".")
+        setattr(getattr(learner, owner), field, state.array(name))
+    for name in _COUNTED:
+        getattr(learner, name).counts = state.counts(name, learning.neighbours)
+    for name in _BUFFERS:
+        getattr(learner, name).sequences = state.sequences(name)
+    learner.histories.past = state.sequences("histories")
+    learner.consolidation = Consolidation(
+        state.group("fisher", device), state.group("anchor", device)
+    )
+    if learner.champion_id is not None:
+        weights = state.group("champion", torch.device("cpu"))
+        learner.champion = SequenceModel.restore(learning.model, weights).to(device)

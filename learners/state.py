@@ -1,0 +1,119 @@
+"""The learner's complete state as one file: safetensors, with what is text as JSON inside.
+
+The state of the detector, of random generators and of the optimiser is not in it, because it
+does not outlive a window.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from learners.checkpoint import replace
+from learners.counts import Counts
+from learners.sequences import Sequences
+
+_TEXT = "json"
+_FILE = "learner.state"  # the SHA-256 of what follows, then safetensors
+
+
+class StateError(ValueError):
+    """A learner's saved state is missing, damaged, or of other settings."""
+
+
+class State:
+    """Named tensors and named texts, put in and taken out a component at a time."""
+
+    def __init__(
+        self, tensors: dict[str, Tensor] | None = None, texts: dict[str, Any] | None = None
+    ) -> None:
+        self.tensors = tensors or {}
+        self.texts = texts or {}
+
+    def put(self, name: str, array: np.ndarray[Any, Any]) -> None:
+        """Put in an array."""
+        self.tensors[name] = torch.from_numpy(np.ascontiguousarray(array))
+
+    def array(self, name: str) -> Any:
+        """Take out an array."""
+        return self.tensors[name].numpy().copy()
+
+    def put_group(self, name: str, tensors: dict[str, Tensor]) -> None:
+        """Put in tensors under a common name."""
+        for key, value in tensors.items():
+            self.tensors[f"{name}/{key}"] = value.detach().cpu().contiguous()
+
+    def group(self, name: str, device: torch.device) -> dict[str, Tensor]:
+        """Take out the tensors under a common name."""
+        start = f"{name}/"
+        return {
+            key.removeprefix(start): value.to(device, copy=True)
+            for key, value in self.tensors.items()
+            if key.startswith(start)
+        }
+
+    def put_counts(self, name: str, counts: Counts) -> None:
+        """Put in counts."""
+        self.put(f"{name}.keys", counts.keys)
+        self.put(f"{name}.values", counts.values)
+
+    def counts(self, name: str, width: int) -> Counts:
+        """Take out counts."""
+        counts = Counts(width)
+        counts.keys, counts.values = self.array(f"{name}.keys"), self.array(f"{name}.values")
+        return counts
+
+    def put_sequences(self, name: str, sequences: Sequences) -> None:
+        """Put in sequences."""
+        self.texts[name] = sequences.owners
+        for column in ("starts", "items", "types", "times", "fresh"):
+            self.put(f"{name}.{column}", getattr(sequences, column))
+
+    def sequences(self, name: str) -> Sequences:
+        """Take out sequences."""
+        return Sequences(
+            owners=self.texts[name],
+            starts=self.array(f"{name}.starts"),
+            items=self.array(f"{name}.items"),
+            types=self.array(f"{name}.types"),
+            times=self.array(f"{name}.times"),
+            fresh=self.array(f"{name}.fresh"),
+        )
+
+
+def write(directory: Path, state: State) -> None:
+    """Write a state, in one step that is seen whole or not at all."""
+    text = msgspec.json.encode(state.texts, order="sorted")
+    tensors = {**state.tensors, _TEXT: torch.frombuffer(bytearray(text), dtype=torch.uint8)}
+    content = safetensors.torch.save(tensors)
+    digest = hashlib.sha256(content).digest()
+    replace(directory / _FILE, digest + content)
+
+
+def read(directory: Path) -> State:
+    """Read a state and check its hash.
+
+    Raises:
+        StateError: it is not there or damaged.
+    """
+    path = directory / _FILE
+    try:
+        stored = path.read_bytes()
+    except OSError as error:
+        raise StateError(f"cannot read the learner's state {path}: {error}") from None
+    digest, content = stored[:32], stored[32:]
+    if hashlib.sha256(content).digest() != digest:
+        raise StateError(
+            f"{path} is damaged: its hash differs from the one stored; "
+            "remove it, and the learner starts over from the event log"
+        )
+    tensors = safetensors.torch.load(content)
+    text = bytes(tensors.pop(_TEXT).numpy())
+    return State(tensors, msgspec.json.decode(text))

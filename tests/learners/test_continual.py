@@ -1,0 +1,164 @@
+"""The recipe as a whole: evaluate, train, gate, checkpoint."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from weeks import quick, week
+
+from learners import checkpoint
+from learners.continual import Learner
+from learners.state import StateError
+from pipeline.settings import Duration
+
+EVERYTHING = {"ewc": 10.0, "distillation": 0.5, "replay": 0.5, "ewc_samples": 32}
+
+
+def told(report):
+    """Return a report without the one figure that a clock decides."""
+    return msgspec.to_builtins(msgspec.structs.replace(report, training_seconds=0.0))
+
+
+def test_a_window_is_evaluated_before_it_is_trained_on():
+    """A pattern that is new in a window is missed there, and found in the next."""
+    learner = Learner(quick(gate_forgetting=1.0))
+    for number in range(3):
+        learner.learn(week(number))
+    known = learner.learn(week(3))
+    changed = learner.learn(week(4, pattern=1))
+    after = learner.learn(week(5, pattern=1))
+
+    assert known.mrr > 0.4
+    assert changed.mrr < 0.25 * known.mrr
+    assert changed.blend.mrr < 0.5 * known.blend.mrr
+    assert changed.markov.mrr < 0.5 * known.markov.mrr
+    assert after.mrr > 2 * changed.mrr
+
+
+@pytest.mark.parametrize("changes", [{}, EVERYTHING, {"full_softmax_up_to": 10, "negatives": 256}])
+def test_a_resumed_learner_goes_on_as_if_it_had_never_stopped(tmp_path, changes):
+    """Reports and checkpoint ids after a restart equal those without one."""
+    settings = quick(**changes)
+    whole = Learner(settings)
+    expected = [told(whole.learn(week(number))) for number in range(4)]
+
+    first = Learner(settings)
+    actual = [told(first.learn(week(number))) for number in range(2)]
+    first.save(tmp_path)
+    second = Learner.load(tmp_path, settings)
+    actual += [told(second.learn(week(number))) for number in range(2, 4)]
+
+    assert expected == actual
+
+
+def test_saving_does_not_change_the_state(tmp_path):
+    """A state that is loaded and saved again is the same, byte for byte."""
+    learner = Learner(quick(**EVERYTHING))
+    for number in range(2):
+        learner.learn(week(number))
+    learner.save(tmp_path / "one")
+    Learner.load(tmp_path / "one", learner.settings).save(tmp_path / "two")
+
+    expected = (tmp_path / "one" / "learner.state").read_bytes()
+    assert expected == (tmp_path / "two" / "learner.state").read_bytes()
+
+
+def test_a_poisoned_window_is_rejected():
+    """Shuffled labels make no champion, and the reason gives both figures."""
+    learner = Learner(quick())
+    for number in range(3):
+        learner.learn(week(number))
+    champion = learner.champion_id
+    report = learner.learn(week(3, shuffled=True))
+
+    assert "rejected" == report.decision
+    assert champion == report.champion == learner.champion_id
+    assert champion != report.checkpoint
+    assert "of the champion" in report.reason
+
+
+def test_a_change_that_lasts_is_let_through():
+    """The gate holds a changed pattern back at first, not for ever."""
+    learner = Learner(quick(half_life=Duration.parse("7d")))
+    for number in range(3):
+        learner.learn(week(number))
+    decisions = [learner.learn(week(number, pattern=1)).decision for number in range(3, 8)]
+
+    assert "rejected" == decisions[0]
+    assert "promoted" in decisions
+
+
+def test_checkpoints_and_the_champion_lie_on_disk(tmp_path):
+    """Each window leaves a checkpoint that can be verified; `champion` names the promoted one."""
+    learner = Learner(quick(), checkpoints=tmp_path)
+    reports = [learner.learn(week(number)) for number in range(2)]
+    manifests = [checkpoint.load(tmp_path / report.checkpoint).manifest for report in reports]
+
+    assert [None, manifests[0].id] == [manifest.parent for manifest in manifests]
+    assert reports[1].champion == (tmp_path / "champion").read_text()
+    assert {"test": 2 * 40 * 12 - 1} == manifests[1].sources
+    assert reports[1].decision == manifests[1].decision
+
+
+def test_the_first_window_evaluates_nothing_and_says_it_is_first():
+    """There is no model before the first window."""
+    report = Learner(quick()).learn(week(0))
+
+    assert (0, 0.0, "promoted") == (report.evaluated, report.recall, report.decision)
+    assert report.reason.startswith("first model")
+
+
+def test_an_empty_window_changes_nothing():
+    """A window without clicks trains nothing and decides nothing."""
+    learner = Learner(quick())
+    learner.learn(week(0))
+    champion = learner.champion_id
+    report = learner.learn(week(1, users=0))
+
+    assert ("none", None, 0) == (report.decision, report.checkpoint, report.events)
+    assert champion == report.champion
+
+
+def test_what_is_known_of_a_user_can_be_erased(tmp_path):
+    """After `forget` the saved state does not name the user."""
+    learner = Learner(quick())
+    learner.learn(week(0))
+    learner.forget("u7")
+    learner.save(tmp_path)
+    content = (tmp_path / "learner.state").read_bytes()
+
+    assert b'"u6"' in content
+    assert b'"u7"' not in content
+
+
+def test_a_state_of_other_settings_is_refused(tmp_path):
+    """Going on under other settings would belie the settings version in every report."""
+    Learner(quick()).save(tmp_path)
+
+    with pytest.raises(StateError, match="saved under settings"):
+        Learner.load(tmp_path, quick(epochs=1))
+
+
+def test_a_damaged_state_is_refused(tmp_path):
+    """One flipped bit is noticed."""
+    Learner(quick()).save(tmp_path)
+    path = tmp_path / "learner.state"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+    with pytest.raises(StateError, match="damaged"):
+        Learner.load(tmp_path, quick())
+
+
+def test_sessions_are_learnt_from_without_being_carried_over():
+    """Users that stand for sessions leave no history behind."""
+    window = week(0)
+    users = window.clicks.user
+    users.values[:] = [f"session:{name}" for name in users.values]
+    learner = Learner(quick())
+    report = learner.learn(window)
+
+    assert "promoted" == report.decision
+    assert 0 == len(learner.histories.past)
+    assert [] == learner.personal.users.names

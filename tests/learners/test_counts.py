@@ -1,0 +1,124 @@
+"""Counts, and the recommenders that stand on them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from test_sequences import packed, walks
+
+from learners.baselines import Markov, Personal, Popularity, recent
+from learners.counts import Counts
+from learners.neighbours import Neighbours
+from learners.sequences import questions
+from pipeline.settings import Learning
+
+pairs = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=40)
+
+
+def added(counts, seen):
+    rows, columns = np.array(seen, np.int64).reshape(-1, 2).T
+    counts.add(rows, columns, np.ones(len(rows), np.float32))
+
+
+def dense(counts):
+    rows = np.arange(6)[:, None]
+    return counts.scores(rows, np.ones((6, 1), np.float32), 6)
+
+
+def asked(items):
+    sequences = packed([items])
+    return questions(sequences, np.array([len(items) - 1]), 9)
+
+
+@given(st.lists(pairs, max_size=4))
+def test_counts_are_sums(batches):
+    """Adding in batches is counting, whatever the batches."""
+    counts = Counts(6)
+    expected = Counter()
+    for seen in batches:
+        added(counts, seen)
+        expected.update(seen)
+
+    assert [[expected[i, j] for j in range(6)] for i in range(6)] == dense(counts).tolist()
+
+
+@given(st.lists(pairs, max_size=4), st.integers(1, 3))
+def test_rows_are_bounded(batches, width):
+    """No row ever holds more columns than its width."""
+    counts = Counts(width)
+    for seen in batches:
+        added(counts, seen)
+        held = np.bincount(counts.keys >> 32, minlength=1)
+        assert held.max() <= width
+        assert (np.diff(counts.keys) > 0).all()
+
+
+def test_the_heaviest_columns_stay():
+    """Pruning keeps what was counted most."""
+    counts = Counts(1)
+    added(counts, [(0, 1), (0, 2), (0, 2)])
+
+    assert [0, 0, 2, 0, 0, 0] == dense(counts)[0].tolist()
+
+
+def test_old_counts_fade_and_go():
+    """Decay multiplies, and what has become faint takes no memory."""
+    counts = Counts(2)
+    added(counts, [(0, 1)])
+    counts.decay(0.5)
+    assert 0.5 == dense(counts)[0, 1]
+    counts.decay(1e-4)
+    assert 0 == len(counts.keys)
+
+
+@given(walks)
+def test_popularity_counts_fresh_events(lists):
+    """Every input gets the same scores: how often each item was seen."""
+    popularity = Popularity()
+    popularity.learn(packed(lists), 1.0)
+    seen = Counter(item for items in lists for item in items)
+
+    assert [seen[item] for item in range(10)] == popularity.scores(asked([1, 2]), 10)[0].tolist()
+
+
+@given(walks)
+def test_markov_counts_what_followed_the_last_item(lists):
+    """Only pairs of neighbours in a sequence count."""
+    markov = Markov(Learning())
+    markov.learn(packed(lists), 1.0)
+    seen = Counter(after for items in lists for before, after in pairwise(items) if before == 3)
+
+    assert [seen[item] for item in range(10)] == markov.scores(asked([1, 3, 0]), 10)[0].tolist()
+
+
+def test_personal_knows_the_user_and_the_window_so_far():
+    """A user's past counts, and the fresh events of the input; nobody else's."""
+    personal = Personal(Learning())
+    personal.learn(packed([[4, 4, 5], [6]]), 1.0)
+
+    assert [0, 1, 0, 0, 2, 1, 0] == personal.scores(asked([1, 0]), 7)[0].tolist()
+    personal.forget("u0")
+    assert [0, 1, 0, 0, 0, 0, 0] == personal.scores(asked([1, 0]), 7)[0].tolist()
+
+
+def test_recent_weighs_the_newest_most():
+    """Items of the input are scored by age; others get nothing."""
+    scores = recent(asked([1, 2, 0]), 4)[0]
+
+    assert scores[2] > scores[1] > 0
+    assert 0 == scores[0] == scores[3]
+
+
+def test_neighbours_find_what_was_seen_together():
+    """Items of sequences that share an item score, close ones and later ones more."""
+    neighbours = Neighbours(Learning())
+    neighbours.learn(packed([[0, 1, 2, 3], [5, 6]]), 1.0)
+    scores = neighbours.scores(asked([1, 7]), 8)[0]
+
+    assert scores[2] > scores[3] > 0
+    assert scores[2] > scores[0] > 0
+    assert [0, 0, 0] == scores[5:].tolist()

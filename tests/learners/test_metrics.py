@@ -1,0 +1,85 @@
+"""Figures against a brute-force count; ties; the blend."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from learners.blend import Blend, log_shares
+from learners.metrics import MISS, figures, ranks
+
+scores = arrays.arrays(
+    np.float32, st.tuples(st.integers(1, 8), st.integers(1, 30)), elements=st.integers(0, 5)
+)
+
+
+def brute_force(score, target):
+    """Sort the items with the target behind its equals, and look where it stands."""
+    order = sorted(range(len(score)), key=lambda item: (-score[item], item == target))
+    return order.index(target) + 1
+
+
+@given(scores, st.data())
+def test_ranks_equal_sorting_with_ties_against_the_target(score, data):
+    """The rank is the place in a list in which equals come first."""
+    columns = st.integers(0, score.shape[1] - 1)
+    targets = np.array([data.draw(columns) for _ in score], np.int64)
+    expected = [
+        brute_force(list(row), target) for row, target in zip(score, targets.tolist(), strict=True)
+    ]
+
+    assert expected == ranks(score, targets).tolist()
+
+
+def test_scores_that_are_no_numbers_count_against_the_target():
+    """A model that has diverged gets no hit."""
+    score = np.array([[1, np.nan, 0], [np.nan, 2, 1]], np.float32)
+
+    assert [2, 3] == ranks(score, np.array([0, 0])).tolist()
+
+
+@given(st.lists(st.integers(1, 40), min_size=1))
+def test_figures_equal_their_definitions(rank):
+    """Means of hits, reciprocal ranks and gains, cut off at 20, 20 and 10."""
+    found = figures(np.array(rank))
+
+    assert found.recall == pytest.approx(sum(r <= 20 for r in rank) / len(rank))
+    assert found.mrr == pytest.approx(sum(1 / r for r in rank if r <= 20) / len(rank))
+    assert found.ndcg == pytest.approx(
+        sum(1 / math.log2(r + 1) for r in rank if r <= 10) / len(rank)
+    )
+
+
+def test_a_miss_scores_nothing():
+    """A target that could not be ranked drags all figures down alike."""
+    found = figures(np.array([1, MISS]))
+
+    assert (0.5, 0.5, 0.5) == (found.recall, found.mrr, found.ndcg)
+
+
+def test_the_blend_learns_whom_to_trust():
+    """Weight goes to the expert that is right, and the likelihood of the targets grows."""
+    random = np.random.default_rng(3)
+    blend = Blend(np.array([0.2, 0.2]))
+    targets = random.integers(0, 20, 300)
+    right = random.random((300, 20)).astype(np.float32)
+    right[np.arange(300), targets] += 3
+    experts = [right, log_shares(random.random((300, 20)).astype(np.float32))]
+
+    def likelihood():
+        scores = blend.scores(experts)
+        told = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        return told[np.arange(300), targets].mean()
+
+    before = likelihood()
+    for _ in range(5):
+        blend.observe(experts, blend.scores(experts), targets)
+        blend.learn()
+
+    assert likelihood() > before + 0.5
+    assert blend.weights[0] > 5 * abs(blend.weights[1])
