@@ -1,0 +1,267 @@
+"""`driftline`: the command line.
+
+Heavy imports stand inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from datetime import UTC, datetime
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from msgspec.structs import replace as replace_fields
+from rich.console import Console
+
+from connectors.kafka import commands, learner_commands
+from connectors.kafka.live_settings import load_live
+from pipeline.settings import Duration, Settings, SettingsError
+
+
+class Exit(IntEnum):
+    """Exit codes: documented in docs/reference.md."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    INPUT = 3
+    OUTPUT = 4
+    SETTINGS = 5
+    NOT_FOUND = 6
+    CORRUPT = 7
+    BUS = 8
+    INTERRUPTED = 130
+
+
+_CODES = {
+    "FileError": Exit.INPUT,
+    "CalibrationError": Exit.INPUT,
+    "RunError": Exit.OUTPUT,
+    "StoreError": Exit.OUTPUT,
+    "OSError": Exit.OUTPUT,
+    "SettingsError": Exit.SETTINGS,
+    "BusError": Exit.BUS,
+    "CheckpointError": Exit.CORRUPT,
+    "StateError": Exit.CORRUPT,
+}
+"""By the names of the errors: importing their classes would take seconds."""
+
+app = typer.Typer(
+    name="driftline",
+    help="Know when your users' interests move, and keep the model moving with them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+checkpoints = typer.Typer(no_args_is_help=True, help="Look at the checkpoints of a replay.")
+app.add_typer(checkpoints, name="checkpoint")
+commands.register(app)
+learner_commands.register(app)
+learner_commands.register_checkpoint(checkpoints)
+
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="The replay's directory.")]
+SettingsOption = Annotated[
+    Path | None, typer.Option("--settings", help="A TOML file; `driftline init` writes one.")
+]
+PriorOption = Annotated[
+    Path | None, typer.Option("--prior", help="What `driftline calibrate` wrote.")
+]
+MapOption = Annotated[
+    list[str],
+    typer.Option(
+        "--map",
+        metavar="FIELD=COLUMN",
+        help="Where user, item, timestamp, type, category, session, price or event_id stands. "
+        "May be given more than once.",
+    ),
+]
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  driftline replay clicks.csv.gz\n\n"
+    "  driftline replay 2024-*.parquet --out year --window 7d\n\n"
+    "  driftline replay kafka://localhost:9092/clicks --from 2024-01-01 --to 2024-04-01\n\n"
+    "  driftline replay log.jsonl --map user=visitor --map timestamp=at --no-learning"
+)
+def replay(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="CSV, CSV.gz, JSONL, JSONL.gz or Parquet; or kafka://broker/topic."),
+    ],
+    out: OutOption = Path("out"),
+    mapping: MapOption = [],  # noqa: B006  typer copies it
+    settings: SettingsOption = None,
+    prior: PriorOption = None,
+    window: Annotated[
+        str | None, typer.Option(help="Length of a learning window, such as 7d.")
+    ] = None,
+    learning: Annotated[
+        bool, typer.Option("--learning/--no-learning", help="Train and evaluate the model.")
+    ] = True,
+    limit: Annotated[int, typer.Option(min=0, help="Stop after so many events; 0 takes all.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")] = None,
+    sort: Annotated[
+        bool, typer.Option("--sort", help="Sort by time first; all events are held in memory.")
+    ] = False,
+    since: Annotated[
+        datetime | None, typer.Option("--from", help="Of a topic: no events before this (UTC).")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option("--to", help="Of a topic: no events from this on (UTC).")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a replay that was cut off.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the replay in the directory.")
+    ] = False,
+) -> None:
+    """Replay files of events through the whole pipeline, as a backtest."""
+    from connectors.replay import Request
+    from connectors.terminal import replay_with_progress
+
+    request = Request(
+        inputs=inputs,
+        settings=_settings(settings, mapping, prior, window, seed),
+        since=_milliseconds(since),
+        until=_milliseconds(until),
+        kafka=load_live(settings)[1],
+        learning=learning,
+        limit=limit,
+        sort=sort,
+    )
+    replay_with_progress(
+        request,
+        out,
+        command=shlex.join(["driftline", *sys.argv[1:]]),
+        resume=resume,
+        overwrite=overwrite,
+    )
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  driftline calibrate lastyear.parquet --to prior.json\n\n"
+    "  driftline replay lastquarter.parquet --prior prior.json"
+)
+def calibrate(
+    files: Annotated[list[Path], typer.Argument(help="CSV, CSV.gz, JSONL, JSONL.gz or Parquet.")],
+    to: Annotated[Path, typer.Option("--to", help="The file to write.")] = Path("prior.json"),
+    mapping: MapOption = [],  # noqa: B006  typer copies it
+    settings: SettingsOption = None,
+    until: Annotated[
+        datetime | None, typer.Option(help="Leave out events from this day (UTC) on.")
+    ] = None,
+) -> None:
+    """Estimate the population prior of drift detection from history."""
+    from connectors.terminal import calibrate_files
+
+    calibrate_files(files, _settings(settings, mapping), to, _milliseconds(until))
+
+
+@app.command()
+def demo(out: OutOption = Path("out/demo")) -> None:
+    """Replay a year of real shopping: 84.51°'s Complete Journey."""
+    from connectors.terminal import run_demo
+
+    run_demo(out)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("driftline.toml"),
+) -> None:
+    """Write a settings file with every setting, its default and what it does."""
+    if path.exists():
+        raise SettingsError(f"{path} exists already: name another file")
+    template = Path(__file__).with_name("driftline.toml")
+    path.write_text(template.read_text("utf-8"), "utf-8")
+    Console().print(f"Wrote {path}. Use it with --settings {path}.")
+
+
+@app.command(epilog="Example:\n\n  driftline inspect 1228 --out out/demo")
+def inspect(user: str, out: OutOption = Path("out")) -> None:
+    """Show a user's interests, recent items and drift history."""
+    from connectors.terminal import show_user
+
+    if not show_user(user, out):
+        raise typer.Exit(Exit.NOT_FOUND)
+
+
+@checkpoints.command("list")
+def list_checkpoints(out: OutOption = Path("out")) -> None:
+    """List the checkpoints and the decisions of the gate; the champion is marked."""
+    from connectors.checkpoints import show_checkpoints
+
+    show_checkpoints(out / "checkpoints")
+
+
+@checkpoints.command("verify")
+def verify_checkpoints(out: OutOption = Path("out")) -> None:
+    """Check that every checkpoint is what its id says."""
+    from connectors.checkpoints import check_checkpoints
+
+    if not check_checkpoints(out / "checkpoints"):
+        raise typer.Exit(Exit.CORRUPT)
+
+
+def _settings(
+    path: Path | None,
+    mapping: list[str],
+    prior: Path | None = None,
+    window: str | None = None,
+    seed: int | None = None,
+) -> Settings:
+    """Read the settings file and lay the options over it."""
+    settings, _, _ = load_live(path)
+    changes: dict[str, object] = {}
+    if mapping:
+        changes["source"] = replace_fields(
+            settings.source, map=settings.source.map | dict(_pair(text) for text in mapping)
+        )
+    if prior is not None:
+        changes["drift"] = replace_fields(settings.drift, prior=str(prior))
+    if window is not None:
+        changes["windows"] = replace_fields(settings.windows, size=Duration.parse(window))
+    if seed is not None:
+        changes["seed"] = seed
+    return replace_fields(settings, **changes)
+
+
+def _milliseconds(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, sign, column = text.partition("=")
+    if not (name and sign and column):
+        raise SettingsError(f"--map takes FIELD=COLUMN, such as user=customer_id, not {text!r}")
+    return name, column
+
+
+def main() -> None:
+    """Run the command line; every foreseen error is one line and an exit code."""
+    try:
+        app()
+    except Exception as error:
+        code = _code_of(error)
+        if code is None:
+            raise
+        _fail(error, code)
+
+
+def _code_of(error: Exception) -> Exit | None:
+    """Return the exit code of a foreseen error; what raised it has imported its class already."""
+    return next(
+        (_CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _CODES), None
+    )
+
+
+def _fail(error: Exception, code: Exit) -> None:
+    Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+    sys.exit(code)

@@ -1,0 +1,96 @@
+"""The learning stage, as both drivers run it: clicks into windows, windows into the learner."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from learners.continual import Learner, Report
+from learners.staleness import CONFIDENCE
+from pipeline.drift import alert_id
+from pipeline.events import AlertKind, DriftAlert, Guarantee, SourcePosition
+from pipeline.settings import Settings
+from pipeline.windows import Window, Windows
+
+MODEL_NAME = "next-item"
+
+Progress = Callable[[float, str], None]
+"""Takes the share of a window's learning that is done, and what is going on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a window gave rise to."""
+
+    report: Report
+    alerts: list[DriftAlert]
+
+
+class LearningStage:
+    """Windows and a learner whose state is kept in a directory.
+
+    After each window the learner's state is saved in a folder named by the window's end. `state`
+    is the newest one's name, for the caller to commit, and to start from again.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: Path,
+        state: str,
+        progress: Progress = lambda _fraction, _text: None,
+    ) -> None:
+        """Start anew, or from the learner's `state` where that is not empty."""
+        self.windows = Windows(settings)
+        self.state = state
+        self._version = settings.version
+        self._directory = directory / "learner"
+        self._directory.mkdir(exist_ok=True)
+        checkpoints = directory / "checkpoints"
+        self._learner = (
+            Learner.load(
+                self._directory / state, settings, checkpoints=checkpoints, progress=progress
+            )
+            if state
+            else Learner(settings, checkpoints=checkpoints, progress=progress)
+        )
+
+    def learn(self, window: Window) -> Lesson | None:
+        """Learn from a closed window; None where it was learnt before."""
+        if self.state and window.end <= int(self.state):
+            return None
+        report = self._learner.learn(window)
+        self.state = str(window.end)
+        self._learner.save(self._directory / self.state)
+        return Lesson(report, self._alerts(report, window))
+
+    def forget_former(self) -> None:
+        """Delete the learner's states other than the newest."""
+        for folder in self._directory.iterdir():
+            if folder.name != self.state:
+                shutil.rmtree(folder)
+
+    def _alerts(self, report: Report, window: Window) -> list[DriftAlert]:
+        if report.stale is None:
+            return []
+        source, position = max(window.sources.items())
+        return [
+            DriftAlert(
+                id=alert_id(AlertKind.MODEL_STALE, MODEL_NAME, window.start),
+                kind=AlertKind.MODEL_STALE,
+                subject=MODEL_NAME,
+                time=window.end,
+                since=window.start,
+                before=[],
+                after=[],
+                score=report.stale.score,
+                threshold=report.stale.threshold,
+                guarantee=Guarantee(kind="false_positive_rate", value=CONFIDENCE),
+                evidence=[],
+                source=SourcePosition(source=source, position=position),
+                settings=self._version,
+                prior="",
+            )
+        ]

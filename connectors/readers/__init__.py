@@ -1,0 +1,1 @@
+"""Files -> raw batches, a module a format."""

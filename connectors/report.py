@@ -1,0 +1,86 @@
+"""The backtest's page: one HTML file that opens anywhere, without a network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from connectors.report_page import figures
+from pipeline.events import DriftAlert
+
+SCRIPTS = ("base.js", "charts.js", "alerts.js", "page.js")
+READS = ("summary.json", "alerts.jsonl", "metrics.jsonl", "rejects.jsonl")
+
+Record = TypeVar("Record")
+
+
+def write_report(directory: Path) -> Path:
+    """Write `report.html` beside the results of a backtest, and return its path.
+
+    Whatever the backtest did not produce (no learning, no alerts) is said on the page.
+
+    Raises:
+        FileNotFoundError: none of a backtest's files is there.
+        ValueError: a line of one of them cannot be read; the message names it.
+    """
+    if not any((directory / name).exists() for name in READS):
+        raise FileNotFoundError(
+            f"{directory} holds none of {', '.join(READS)}: "
+            f"run `driftline replay FILE... --out {directory}` first"
+        )
+    page = directory / "report.html"
+    page.write_text(_page(report_data(directory)), encoding="utf-8")
+    return page
+
+
+def report_data(directory: Path) -> dict[str, Any]:
+    """Return all that the page shows, as JSON-ready lists and dicts (`report_page.figures`)."""
+    alerts = partial(_records, directory / "alerts.jsonl", DriftAlert)
+    windows = list(_records(directory / "metrics.jsonl", dict[str, Any]))
+    summary = next(_records(directory / "summary.json", dict[str, Any], whole=True), {})
+    starts = figures.window_starts(summary, windows, alerts())
+    return {
+        "summary": {key: value for key, value in summary.items() if key != "trends"},
+        "starts": starts,
+        "metrics": figures.metrics(windows),
+        "alerts_by_window": figures.alerts_by_window(alerts(), starts),
+        "flows": figures.flows(alerts),
+        "trends": figures.trends(summary, alerts(), starts),
+        "alerts": figures.alert_list(alerts()),
+        "rejects": figures.rejects(_records(directory / "rejects.jsonl", dict[str, Any])),
+    }
+
+
+def _records(path: Path, kind: type[Record], *, whole: bool = False) -> Iterator[Record]:
+    if not path.exists():
+        return
+    decoder = msgspec.json.Decoder(kind)
+    with path.open("rb") as file:
+        for number, text in enumerate([file.read()] if whole else file, 1):
+            if not text.strip():
+                continue
+            try:
+                yield decoder.decode(text)
+            except msgspec.MsgspecError as error:
+                raise ValueError(
+                    f"{path}, line {number}: {error}; replay into an empty directory, "
+                    "or remove that line"
+                ) from error
+
+
+def _page(data: dict[str, Any]) -> str:
+    files = resources.files("connectors.report_page")
+    parts = {
+        "style": files.joinpath("style.css").read_text("utf-8"),
+        "script": "\n".join(files.joinpath(name).read_text("utf-8") for name in SCRIPTS),
+        # A browser ends a script at `</script`, wherever it stands: no `<` may reach it.
+        "data": msgspec.json.encode(data).decode().replace("<", "\\u003c"),
+    }
+    template = files.joinpath("page.html").read_text("utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda name: parts[name[1]], template)

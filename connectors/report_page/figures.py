@@ -1,0 +1,281 @@
+"""What the backtest's page draws, computed from a backtest's records.
+
+Every function takes plain records and gives plain lists and dicts, ready for JSON. Alerts come as
+iterables that are read once, or as functions that read them anew, so a long run's alerts never
+stand in memory together.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from heapq import nlargest
+from itertools import compress
+from typing import Any, TypeVar
+
+from pipeline.events import AlertKind, DriftAlert, Interest
+
+Record = dict[str, Any]
+Link = tuple[str | None, str | None]
+Text = TypeVar("Text")
+
+METRICS = ("recall@20", "mrr@20", "ndcg@10")
+MODELS = ("model", "blend", "knn", "markov", "popularity", "personal")
+SLICES = ("cold_inclusive", "repeat_free")
+USER_KINDS = frozenset({AlertKind.USER_MIGRATION, AlertKind.USER_JUMP})
+CATEGORY_KINDS = frozenset({AlertKind.CATEGORY_RISING, AlertKind.CATEGORY_FALLING})
+KINDS = list(AlertKind)
+
+WEEK = 7 * 24 * 3600 * 1000  # milliseconds
+ALERTS_SHOWN = 5000
+INTERESTS_SHOWN = 5
+EVIDENCE_SHOWN = 6
+FLOW_SIDE = 9
+REASONS_SHOWN = 25
+EXAMPLES_SHOWN = 3
+
+
+def milliseconds(iso: str) -> int:
+    """Return an ISO date and time as milliseconds since the epoch; no offset means UTC."""
+    moment = datetime.fromisoformat(iso)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1000)
+
+
+def window_starts(
+    summary: Record, windows: Sequence[Record], alerts: Iterable[DriftAlert]
+) -> list[int]:
+    """Return the starts in ms of the windows that all figures share.
+
+    They are the trends' windows, or the metrics', or, where there are neither, the weeks from the
+    first alert to the last.
+    """
+    named = summary.get("trends", {}).get("window_starts") or [w["window_start"] for w in windows]
+    if named:
+        return [milliseconds(start) for start in named]
+    times = [alert.time for alert in alerts]
+    return list(range(min(times), max(times) + 1, WEEK)) if times else []
+
+
+def window_of(time: int, starts: Sequence[int]) -> int:
+    """Return the index of the window that a time belongs to; a window's end is still its own."""
+    return max(0, bisect_left(starts, time) - 1)
+
+
+def metrics(windows: Sequence[Record]) -> Record:
+    """Return each model's and slice's metrics by window, and their means.
+
+    `series[name][metric]` has a value a window, None where that window has none; `means` has a row
+    a model in the order of `MODELS`, all over the same windows: those where the model has values.
+    """
+    # A window in which nothing could be evaluated has no score; a zero would look like one.
+    windows = [w if w.get("evaluated", 1) else _without_metrics(w) for w in windows]
+    found = dict.fromkeys(name for w in windows for name, part in w.items() if _has_metrics(part))
+    names = [name for name in ("model", *found) if windows]
+    series = {
+        name: {
+            metric: [(w if name == "model" else w.get(name) or {}).get(metric) for w in windows]
+            for metric in METRICS
+        }
+        for name in names
+    }
+    models = [name for name in names if name not in SLICES]
+    models.sort(key=lambda name: MODELS.index(name) if name in MODELS else len(MODELS))
+    compared = [w.get(METRICS[0]) is not None for w in windows]
+    means = [
+        {
+            "name": name,
+            **{metric: _mean(compress(series[name][metric], compared)) for metric in METRICS},
+        }
+        for name in models
+    ]
+    kept = (
+        *("events", "evaluated", "training_seconds", "decision"),
+        *("reason", "checkpoint", "champion", "items"),
+    )
+    return {
+        "starts": [milliseconds(w["window_start"]) for w in windows],
+        "ends": [milliseconds(w["window_end"]) for w in windows],
+        "series": series,
+        "means": means,
+        "windows": [{key: w.get(key) for key in kept} for w in windows],
+    }
+
+
+def _without_metrics(window: Record) -> Record:
+    return {
+        key: value
+        for key, value in window.items()
+        if key not in METRICS and not _has_metrics(value)
+    }
+
+
+def alerts_by_window(alerts: Iterable[DriftAlert], starts: Sequence[int]) -> dict[str, list[int]]:
+    """Return, for each kind that occurs, how many alerts each window has."""
+    counts = {kind.value: [0] * len(starts) for kind in KINDS}
+    for alert in alerts:
+        counts[alert.kind.value][window_of(alert.time, starts)] += 1
+    return {kind: by_window for kind, by_window in counts.items() if any(by_window)}
+
+
+def flows(read_alerts: Callable[[], Iterable[DriftAlert]]) -> list[list[Any]]:
+    """Return where users' interest moved: [from, to, users' worth of interest, alerts] a link.
+
+    Each side keeps its `FLOW_SIDE` heaviest categories; None stands for all others.
+    """
+    lost: dict[str, float] = defaultdict(float)
+    won: dict[str, float] = defaultdict(float)
+    for moved in _movements(read_alerts()):
+        for (before, after), value in moved.items():
+            lost[before] += value
+            won[after] += value
+    origins = set(nlargest(FLOW_SIDE, lost, key=lost.__getitem__))
+    goals = set(nlargest(FLOW_SIDE, won, key=won.__getitem__))
+    weight: dict[Link, float] = defaultdict(float)
+    count: Counter[Link] = Counter()
+    for moved in _movements(read_alerts()):
+        links = set()
+        for (before, after), value in moved.items():
+            link = (before if before in origins else None, after if after in goals else None)
+            weight[link] += value
+            links.add(link)
+        count.update(links)
+    heaviest = sorted(weight, key=lambda link: -weight[link])
+    return [[*link, round(weight[link], 4), count[link]] for link in heaviest]
+
+
+def trends(summary: Record, alerts: Iterable[DriftAlert], starts: Sequence[int]) -> Record:
+    """Return categories' shares by window with their alerts as marks, the strongest first.
+
+    A mark is [window, kind, score]. `untracked` names the categories that have alerts but no
+    shares in the summary. Without any category alert, all tracked categories are given.
+    """
+    marks: dict[str, list[tuple[int, str, float]]] = defaultdict(list)
+    for alert in alerts:
+        if alert.kind in CATEGORY_KINDS:
+            mark = (window_of(alert.time, starts), alert.kind.value, round(alert.score, 2))
+            marks[alert.subject].append(mark)
+    tracked = {c["category"]: c["shares"] for c in summary.get("trends", {}).get("categories", [])}
+    strongest = sorted(marks, key=lambda name: -max(abs(score) for *_, score in marks[name]))
+    shown = [name for name in strongest if name in tracked] if marks else list(tracked)
+    return {
+        "categories": [
+            {"category": name, "shares": tracked[name], "marks": marks.get(name, [])}
+            for name in shown
+        ],
+        "untracked": [name for name in strongest if name not in tracked],
+    }
+
+
+def alert_list(alerts: Iterable[DriftAlert]) -> Record:
+    """Return the alerts to be read one by one, newest first, packed into rows.
+
+    Alerts about categories and models come before those about users, then the ones furthest over
+    their threshold, up to `ALERTS_SHOWN`. A row is [kind, subject, time, since, from, to, score,
+    threshold, guarantee, evidence, evidence left out, id, source, position]; texts that recur stand
+    in `categories`, `items`, `sources` and `guarantees`, and rows hold their indices. Times are in
+    seconds: an alert's since the epoch, those of its change and its evidence before the alert.
+    """
+    shown = nlargest(ALERTS_SHOWN, alerts, key=_strength)
+    shown.sort(key=lambda alert: -alert.time)
+    categories: dict[str, int] = {}
+    items: dict[str, int] = {}
+    sources: dict[str, int] = {}
+    guarantees: dict[tuple[str, float], int] = {}
+
+    def interests(all_of_them: list[Interest]) -> list[list[float]]:
+        top = sorted(all_of_them, key=lambda interest: -interest.weight)[:INTERESTS_SHOWN]
+        return [[_code(categories, i.category), round(i.weight, 3)] for i in top]
+
+    rows = [
+        [
+            KINDS.index(alert.kind),
+            alert.subject,
+            alert.time // 1000,
+            (alert.time - alert.since) // 1000,
+            interests(alert.before),
+            interests(alert.after),
+            round(alert.score, 3),
+            round(alert.threshold, 3),
+            _code(guarantees, (alert.guarantee.kind, alert.guarantee.value)),
+            [
+                [
+                    (alert.time - event.time) // 1000,
+                    _code(items, event.item_id),
+                    _code(categories, event.category),
+                ]
+                for event in alert.evidence[-EVIDENCE_SHOWN:]
+            ],
+            max(0, len(alert.evidence) - EVIDENCE_SHOWN),
+            alert.id,
+            _code(sources, alert.source.source),
+            alert.source.position,
+        ]
+        for alert in shown
+    ]
+    return {
+        "kinds": KINDS,
+        "categories": list(categories),
+        "items": list(items),
+        "sources": list(sources),
+        "guarantees": list(guarantees),
+        "rows": rows,
+    }
+
+
+def rejects(records: Iterable[Record]) -> Record:
+    """Return how often each reason stands among the rejects, the commonest first, with examples."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        reason = record["reason"]
+        counts[reason] += 1
+        if len(examples[reason]) < EXAMPLES_SHOWN:
+            examples[reason].append({key: record.get(key) for key in ("source", "line", "record")})
+    return {
+        "total": counts.total(),
+        "further_reasons": max(0, len(counts) - REASONS_SHOWN),
+        "reasons": [
+            {"reason": reason, "count": count, "examples": examples[reason]}
+            for reason, count in counts.most_common(REASONS_SHOWN)
+        ],
+    }
+
+
+def _has_metrics(part: object) -> bool:
+    return isinstance(part, dict) and METRICS[0] in part
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _movements(alerts: Iterable[DriftAlert]) -> Iterator[dict[tuple[str, str], float]]:
+    return (_moved(alert) for alert in alerts if alert.kind in USER_KINDS)
+
+
+def _moved(alert: DriftAlert) -> dict[tuple[str, str], float]:
+    # Every category that lost weight gives to every one that won, in proportion to what it won.
+    change = Counter({interest.category: interest.weight for interest in alert.after})
+    change.subtract({interest.category: interest.weight for interest in alert.before})
+    won = {category: value for category, value in change.items() if value > 0}
+    total = sum(won.values())
+    return {
+        (loser, winner): -lost * gain / total
+        for loser, lost in change.items()
+        if lost < 0
+        for winner, gain in won.items()
+    }
+
+
+def _strength(alert: DriftAlert) -> tuple[bool, float]:
+    over = abs(alert.score) / abs(alert.threshold) if alert.threshold else abs(alert.score)
+    return alert.kind not in USER_KINDS, over
+
+
+def _code(table: dict[Text, int], text: Text) -> int:
+    return table.setdefault(text, len(table))

@@ -1,0 +1,183 @@
+"""What a replay leaves at its end: every user's profile, and a summary of the whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from connectors.log import write_atomically
+from connectors.store import Store
+from pipeline.engine import Counts, Engine
+from pipeline.events import InterestProfile
+from pipeline.interest import STATE, decode_into
+from pipeline.trends import Rollup
+
+_INTERESTS = pa.list_(pa.struct([("category", pa.string()), ("weight", pa.float64())]))
+PROFILES = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("events", pa.int64()),
+        ("last_event", pa.timestamp("ms", tz="UTC")),
+        ("short_term", _INTERESTS),
+        ("long_term", _INTERESTS),
+        ("recent_items", pa.list_(pa.string())),
+    ]
+)
+"""The columns of profiles.parquet."""
+
+_ROWS_A_GROUP = 10_000
+_MOST_CATEGORIES = 200
+
+
+class CategoryShares(msgspec.Struct, frozen=True):
+    """A category's share of the events of each window."""
+
+    category: str
+    shares: list[float]
+
+
+class TrendHistory(msgspec.Struct, frozen=True):
+    """The most frequent categories' shares by window; ISO 8601 starts."""
+
+    window_starts: list[str]
+    categories: list[CategoryShares]
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """A replay in figures; `first_event` and `last_event` are ISO 8601, "" without events."""
+
+    command: str
+    settings: str
+    events: int
+    applied: int
+    late: int
+    duplicates: int
+    rejected: int
+    late_for_windows: int
+    users: int
+    alerts: dict[str, int]
+    first_event: str
+    last_event: str
+    elapsed_seconds: float
+    interest_events_per_second: float
+    trends: TrendHistory
+
+
+def write_profiles(path: Path, store: Store, engine: Engine) -> int:
+    """Write every user's interests at the end to a Parquet file; return how many users."""
+    users = 0
+    rows: list[InterestProfile] = []
+    state = np.zeros(1, STATE)
+    temporary = path.with_name(path.name + ".tmp")
+    with pq.ParquetWriter(temporary, PROFILES, compression="zstd") as writer:
+        for user, data in store.states():
+            state[:] = np.zeros(1, STATE)
+            decode_into(state, 0, data)
+            if not state[0]["events"]:
+                continue
+            users += 1
+            rows.append(engine.profile(user, state[0]))
+            if len(rows) == _ROWS_A_GROUP:
+                writer.write_table(_table(rows))
+                rows.clear()
+        writer.write_table(_table(rows))
+    temporary.replace(path)
+    return users
+
+
+def _table(profiles: list[InterestProfile]) -> pa.Table:
+    return pa.table(
+        {
+            "user_id": [profile.user_id for profile in profiles],
+            "events": [profile.events for profile in profiles],
+            "last_event": [profile.time for profile in profiles],
+            "short_term": [msgspec.to_builtins(profile.short_term) for profile in profiles],
+            "long_term": [msgspec.to_builtins(profile.long_term) for profile in profiles],
+            "recent_items": [profile.recent_items for profile in profiles],
+        },
+        schema=PROFILES,
+    )
+
+
+def write_summary(
+    directory: Path,
+    *,
+    command: str,
+    settings: str,
+    counts: Counts,
+    users: int,
+    late_for_windows: int,
+    period: tuple[int, int] | None,
+    elapsed: float,
+    speed: float,
+) -> Summary:
+    """Gather what the files of a replay say, and write summary.json."""
+    rejected = _count_lines(directory / "rejects.jsonl")
+    first, last = (iso(time) for time in period) if period else ("", "")
+    summary = Summary(
+        command=command,
+        settings=settings,
+        events=counts.applied + counts.late + counts.duplicates + rejected,
+        applied=counts.applied,
+        late=counts.late,
+        duplicates=counts.duplicates,
+        rejected=rejected,
+        late_for_windows=late_for_windows,
+        users=users,
+        alerts=_alerts_by_kind(directory / "alerts.jsonl"),
+        first_event=first,
+        last_event=last,
+        elapsed_seconds=round(elapsed, 1),
+        interest_events_per_second=round(speed),
+        trends=_trends(directory / "rollups.jsonl"),
+    )
+    write_atomically(directory / "summary.json", msgspec.json.encode(summary))
+    return summary
+
+
+def iso(time: int) -> str:
+    """Return milliseconds since the epoch as ISO 8601."""
+    return datetime.fromtimestamp(time / 1000, UTC).isoformat(timespec="seconds")
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def _alerts_by_kind(path: Path) -> dict[str, int]:
+    class Kind(msgspec.Struct):
+        kind: str
+
+    decoder = msgspec.json.Decoder(Kind)
+    with path.open("rb") as file:
+        return dict(sorted(Counter(decoder.decode(line).kind for line in file).items()))
+
+
+def _trends(path: Path) -> TrendHistory:
+    decoder = msgspec.json.Decoder(Rollup)
+    with path.open("rb") as file:
+        rollups = [decoder.decode(line) for line in file]
+    totals = [max(sum(rollup.counts.values()), 1) for rollup in rollups]
+    overall: Counter[str] = Counter()
+    for rollup in rollups:
+        overall.update(rollup.counts)
+    return TrendHistory(
+        window_starts=[iso(rollup.start) for rollup in rollups],
+        categories=[
+            CategoryShares(
+                category,
+                [
+                    round(rollup.counts.get(category, 0) / total, 6)
+                    for rollup, total in zip(rollups, totals, strict=True)
+                ],
+            )
+            for category, _ in overall.most_common(_MOST_CATEGORIES)
+        ],
+    )

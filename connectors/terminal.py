@@ -1,0 +1,228 @@
+"""What the command line shows: progress, tables, a user's interests, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from connectors.demo import demo_events
+from connectors.files import read
+from connectors.prior_file import write_prior
+from connectors.replay import Request, RunError, replay
+from connectors.summary import Summary, iso
+from pipeline.calibration import calibrate
+from pipeline.events import DriftAlert, Interest, InterestProfile, concatenate
+from pipeline.settings import Drift, Settings
+
+out_console = Console()
+err_console = Console(stderr=True)
+
+_DEMO_HISTORY = "2017-04-01T00:00:00+00:00"
+"""The demo's prior is made from what came before."""
+
+_MODELS = ("model", "blend", "knn", "personal", "markov", "popularity")
+
+
+@contextmanager
+def _bar(label: str) -> Iterator[tuple[Progress, TaskID]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err_console) as progress:
+        yield progress, progress.add_task(label, total=1.0)
+
+
+def replay_with_progress(
+    request: Request, out: Path, *, command: str, resume: bool, overwrite: bool
+) -> Summary:
+    """Replay with a progress bar, and end with a short table and the report's path."""
+    try:
+        with _bar("reading") as (bar, task):
+
+            def show(fraction: float, text: str) -> None:
+                bar.update(task, completed=fraction, description=text or None)
+
+            summary = replay(
+                request, out, command=command, resume=resume, overwrite=overwrite, progress=show
+            )
+    except KeyboardInterrupt:
+        err_console.print("Interrupted. The same command with --resume goes on from here.")
+        raise
+    _show_summary(summary, out)
+    return summary
+
+
+def _show_summary(summary: Summary, out: Path) -> None:
+    table = Table(title=f"{summary.first_event[:10]} to {summary.last_event[:10]}", box=None)
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    table.add_row("events", f"{summary.events:,}")
+    table.add_row("applied", f"{summary.applied:,}")
+    table.add_row("late", f"{summary.late:,}")
+    table.add_row("duplicates", f"{summary.duplicates:,}")
+    table.add_row("rejected", f"{summary.rejected:,}")
+    table.add_row("users", f"{summary.users:,}")
+    for kind, count in summary.alerts.items():
+        table.add_row(f"alerts: {kind.replace('_', ' ')}", f"{count:,}")
+    table.add_row("interest stage", f"{summary.interest_events_per_second:,.0f} events/s")
+    out_console.print(table)
+    _show_metrics(out / "metrics.jsonl")
+    if summary.late:
+        out_console.print(
+            f"{summary.late:,} events came later than the settings allow (interests.lateness); "
+            "--sort replays them in order of time."
+        )
+    if summary.rejected:
+        out_console.print(f"{summary.rejected:,} bad records: {out / 'rejects.jsonl'} says why.")
+    out_console.print(f"Report: {out / 'report.html'}")
+
+
+def _show_metrics(path: Path) -> None:
+    lines = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
+    evaluated = [line for line in lines if line["evaluated"]]
+    if not evaluated:
+        return
+    metrics = ("recall@20", "mrr@20", "ndcg@10")
+    table = Table(title=f"mean over {len(evaluated)} windows", box=None)
+    table.add_column(style="dim")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    for model in _MODELS:
+        rows = [line if model == "model" else line[model] for line in evaluated]
+        table.add_row(model, *(f"{np.mean([row[m] for row in rows]):.4f}" for m in metrics))
+    out_console.print(table)
+    promoted = sum(line["decision"] == "promoted" for line in lines)
+    out_console.print(
+        f"{promoted} of {len(lines)} checkpoints promoted; "
+        f"training took {sum(line['training_seconds'] for line in lines):.0f} s."
+    )
+
+
+def calibrate_files(files: list[Path], settings: Settings, to: Path, until: int | None) -> None:
+    """Make a prior from files, with a progress bar."""
+    with _bar("reading history") as (bar, task):
+        history = []
+        reading = read(files, settings.source)
+        for clicks, _ in reading:
+            bar.update(task, completed=reading.fraction)
+            rows = np.flatnonzero(clicks.time < until) if until is not None else slice(None)
+            history.append(clicks.take(rows))
+        bar.update(task, description="calibrating")
+        prior = calibrate(concatenate(history), settings)
+    write_prior(to, prior)
+    out_console.print(
+        f"Wrote {to}: {len(prior.shares):,} categories, version {prior.version}. On this history, "
+        f"visits shuffled, it raises {prior.false_alarms_per_1000} false alarms per 1,000 events."
+        f' Use it with [drift] prior = "{to}" in the settings file.',
+        markup=False,
+        highlight=False,
+    )
+
+
+def run_demo(out: Path) -> None:
+    """Replay Complete Journey, as three commands that a user could type."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    events, prior = out.with_name("events.parquet"), out.with_name("prior.json")
+    if not events.exists():
+        count = demo_events(events)
+        out_console.print(f"Wrote {events}: {count:,} purchases of 84.51°'s Complete Journey.")
+    until = datetime.fromisoformat(_DEMO_HISTORY)
+    _say(f"driftline calibrate {events} --until {until:%Y-%m-%d} --to {prior}")
+    calibrate_files([events], Settings(), prior, int(until.timestamp() * 1000))
+    command = f"driftline replay {events} --prior {prior} --out {out} --overwrite"
+    _say(command)
+    request = Request(inputs=[str(events)], settings=Settings(drift=Drift(prior=str(prior))))
+    replay_with_progress(request, out, command=command, resume=False, overwrite=True)
+    _say(f"driftline inspect 1228 --out {out}")
+
+
+def _say(command: str) -> None:
+    err_console.print(f"[bold]$ {command}[/]", highlight=False)
+
+
+def show_user(user: str, out: Path) -> bool:
+    """Show one user of a replay; False where the replay has not seen that user."""
+    profile = _profile(user, out)
+    if profile is None:
+        err_console.print(f"{out} knows no user {user!r}", markup=False)
+        return False
+    out_console.print(
+        f"{user}: {profile.events:,} events, the newest {iso(profile.time)}", markup=False
+    )
+    table = Table(box=None)
+    for column in ("short term", "long term"):
+        table.add_column(column)
+        table.add_column(justify="right")
+    for i in range(max(len(profile.short_term), len(profile.long_term))):
+        table.add_row(*_cell(profile.short_term, i), *_cell(profile.long_term, i))
+    out_console.print(table)
+    out_console.print(f"recent items: {', '.join(profile.recent_items)}", markup=False)
+    history = [alert for alert in _alerts(out) if alert.subject == user]
+    out_console.print(f"drift history: {len(history)} alerts")
+    for alert in history:
+        out_console.print(f"  {one_line(alert)}", markup=False)
+    return True
+
+
+def one_line(alert: DriftAlert) -> str:
+    """Return an alert as a person reads it, in one line."""
+    moved = f"from {_named(alert.before)} to {_named(alert.after)}, " if alert.after else ""
+    sure = f"{alert.score:.1f} against {alert.threshold:.1f}"
+    return (
+        f"{iso(alert.time)[:16]} {alert.kind.replace('_', ' ')} {alert.subject}: {moved}"
+        f"since {iso(alert.since)[:10]}, score {sure}"
+    )
+
+
+def _named(interests: list[Interest]) -> str:
+    return ", ".join(f"{i.category} {100 * i.weight:.1f} %" for i in interests[:3]) or "nothing"
+
+
+def _cell(interests: list[Interest], row: int) -> tuple[str, str]:
+    if row >= len(interests):
+        return "", ""
+    return interests[row].category, f"{100 * interests[row].weight:.1f} %"
+
+
+def _profile(user: str, out: Path) -> InterestProfile | None:
+    path = out / "profiles.parquet"
+    if not path.exists():
+        raise RunError(f"{out} holds no finished replay: name its directory with --out")
+    rows = pq.read_table(path, filters=[("user_id", "==", user)]).to_pylist()
+    if not rows:
+        return None
+    row = rows[0]
+    return InterestProfile(
+        user_id=user,
+        time=int(row["last_event"].timestamp() * 1000),
+        events=row["events"],
+        short_term=msgspec.convert(row["short_term"], list[Interest]),
+        long_term=msgspec.convert(row["long_term"], list[Interest]),
+        recent_items=row["recent_items"],
+    )
+
+
+def _alerts(out: Path) -> Iterator[DriftAlert]:
+    decoder = msgspec.json.Decoder(DriftAlert)
+    with (out / "alerts.jsonl").open("rb") as file:
+        for line in file:
+            yield decoder.decode(line)

@@ -1,0 +1,243 @@
+"""Bytes <-> events, alerts, profiles, rejects. JSON, with a schema version.
+
+Decoding clicks never raises: what cannot be used comes back as a reject. Decoding what driftline
+itself has written raises a `WireError` where the bytes are not what they should be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from operator import attrgetter
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from connectors.layout import FIELDS, full_names
+from connectors.timestamps import Raw, Span
+from connectors.validate import RawClicks, Reject, validate
+from pipeline.events import SCHEMA_VERSION, Clicks, DriftAlert, InterestProfile
+from pipeline.settings import SettingsError, Source
+from pipeline.trends import Rollup
+
+MAX_RECORD = 1 << 20
+"""The longest record that is read, in bytes."""
+
+EXCERPT = 500
+"""How much of a rejected record is kept in a file of rejects."""
+
+_Message = TypeVar("_Message", DriftAlert, InterestProfile, "_VersionedRollup")
+
+
+class WireError(ValueError):
+    """Bytes that are not a message of ours; the message says what is wrong with them."""
+
+
+class _VersionedRollup(msgspec.Struct, frozen=True, kw_only=True):
+    rollup: Rollup
+    schema: int = SCHEMA_VERSION
+
+
+class _Versioned(msgspec.Struct):
+    """The part of a message that says how to read the rest."""
+
+    schema: int
+
+
+class ClickDecoder:
+    """Reads JSON clicks of one layout."""
+
+    def __init__(self, paths: Mapping[str, str]) -> None:
+        """Take our fields' full names -> their keys; "data.user.id" is a key of nested objects."""
+        tree: dict[str, Any] = {}
+        for field, path in paths.items():
+            _plant(tree, field, path)
+        self._layout = _layout(tree)
+        self._decode = msgspec.json.Decoder(self._layout).decode
+        self._attributes = {field: _attributes(tree, path) for field, path in paths.items()}
+
+    def columns(self, records: Sequence[bytes | None]) -> RawClicks:
+        """Decode n records to raw columns; a record that cannot be decoded is a fault."""
+        nothing = self._layout()
+        rows: list[msgspec.Struct] = []
+        faults: dict[int, str] = {}
+        decode = self._decode
+        for record in records:
+            if record is None or len(record) > MAX_RECORD:
+                faults[len(rows)] = _unreadable(record)
+                rows.append(nothing)
+                continue
+            try:
+                rows.append(decode(record))
+            except (ValueError, RecursionError) as error:
+                faults[len(rows)] = f"not a click in JSON: {error}"
+                rows.append(nothing)
+        columns = {field: _column(rows, path) for field, path in self._attributes.items()}
+        return RawClicks(timestamp=columns.pop("timestamp"), columns=columns, faults=faults)
+
+
+def decode_clicks(
+    records: Sequence[bytes | None],
+    positions: NDArray[np.int64],
+    source: str,
+    settings: Source,
+) -> tuple[Clicks, list[Reject]]:
+    """Decode and validate a batch of JSON clicks.
+
+    Args:
+        records: The values of the records, None for a tombstone, n of them.
+        positions: Their places in the log, strictly increasing, (n,).
+        source: The log's name, a topic's partition.
+        settings: The layout and the range of event times. Fields that the map leaves out are
+            looked for under the names of `events.Click`; fields unknown to both are ignored.
+
+    Returns:
+        The clicks that hold, and a reject with the original bytes for each record that does not.
+    """
+    raw = click_decoder(settings).columns(records)
+    clicks, faults = validate(raw, source=source, position=positions, span=Span.of(settings))
+    rejects = [
+        Reject(source=source, position=int(positions[row]), reason=reason, record=records[row])
+        for row, reason in faults.items()
+    ]
+    return clicks, rejects
+
+
+def click_decoder(settings: Source) -> ClickDecoder:
+    """Return the decoder of a layout, the same one for the same map.
+
+    Raises:
+        SettingsError: the map cannot hold for any record.
+    """
+    return _click_decoder(tuple(sorted(full_names(settings.map).items())))
+
+
+@cache
+def _click_decoder(given: tuple[tuple[str, str], ...]) -> ClickDecoder:
+    return ClickDecoder({field: field for field in FIELDS.values()} | dict(given))
+
+
+def encode_alert(alert: DriftAlert) -> bytes:
+    """Write an alert as JSON."""
+    return msgspec.json.encode(alert)
+
+
+def decode_alert(data: bytes) -> DriftAlert:
+    """Read an alert.
+
+    Raises:
+        WireError: the bytes are no alert of a schema version that this release reads.
+    """
+    return _decode(data, DriftAlert)
+
+
+def encode_profile(profile: InterestProfile) -> bytes:
+    """Write a profile as JSON."""
+    return msgspec.json.encode(profile)
+
+
+def decode_profile(data: bytes) -> InterestProfile:
+    """Read a profile.
+
+    Raises:
+        WireError: the bytes are no profile of a schema version that this release reads.
+    """
+    return _decode(data, InterestProfile)
+
+
+def encode_rollup(rollup: Rollup) -> bytes:
+    """Write a source's counts of a window as JSON."""
+    return msgspec.json.encode(_VersionedRollup(rollup=rollup))
+
+
+def decode_rollup(data: bytes) -> Rollup:
+    """Read a source's counts of a window.
+
+    Raises:
+        WireError: the bytes are no rollup of a schema version that this release reads.
+    """
+    return _decode(data, _VersionedRollup).rollup
+
+
+def encode_reject(reject: Reject) -> bytes:
+    """Write a reject as a line of a rejects file, the record cut to `EXCERPT` characters."""
+    record = reject.record
+    return msgspec.json.encode(
+        {
+            "source": reject.source,
+            "line": reject.position,
+            "reason": reject.reason,
+            "record": None if record is None else excerpt(record).decode(errors="replace"),
+        }
+    )
+
+
+def excerpt(record: bytes) -> bytes:
+    """Return the first `EXCERPT` characters of a record."""
+    return (
+        record[: 4 * EXCERPT]
+        .decode(errors="surrogateescape")[:EXCERPT]
+        .encode(errors="surrogateescape")
+    )
+
+
+def _decode(data: bytes, kind: type[_Message]) -> _Message:
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).schema
+        if version != SCHEMA_VERSION:
+            raise WireError(
+                f"{kind.__name__} of schema version {version}: this release of driftline reads "
+                f"version {SCHEMA_VERSION}; use the release that wrote it, or a newer one"
+            )
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"not a {kind.__name__} in JSON: {error}") from None
+
+
+def _unreadable(record: bytes | None) -> str:
+    if record is None:
+        return "the record has no value (a tombstone)"
+    return f"the record is longer than {MAX_RECORD} bytes"
+
+
+def _plant(tree: dict[str, Any], field: str, path: str) -> None:
+    """Put a path into the tree of keys: an inner key has a dict, the last one None."""
+    *inner, last = path.split(".")
+    for key in inner:
+        tree = tree.setdefault(key, {})
+        if tree is None:
+            break
+    if tree is None or isinstance(tree.get(last), dict) or not all((*inner, last)):
+        raise SettingsError(
+            f"source.map: {path!r} for {field} cannot be read: a key of it is empty, or stands "
+            "for a value in one place and for an object in another"
+        )
+    tree[last] = None
+
+
+def _layout(tree: Mapping[str, Any]) -> type[msgspec.Struct]:
+    """Return the struct that reads an object: keys -> attributes f0, f1, ... of the same order."""
+    names = {f"f{index}": key for index, key in enumerate(tree)}
+    kinds = (Raw if inner is None else _layout(inner) | None for inner in tree.values())
+    fields = [(name, kind, None) for name, kind in zip(names, kinds, strict=True)]
+    return msgspec.defstruct("Click", fields, rename=names, gc=False)
+
+
+def _attributes(tree: Mapping[str, Any], path: str) -> list[str]:
+    """Return the attributes that lead to a path's value in a decoded record."""
+    attributes = []
+    for key in path.split("."):
+        attributes.append(f"f{list(tree).index(key)}")
+        tree = tree[key]
+    return attributes
+
+
+def _column(rows: Sequence[Any], attributes: Sequence[str]) -> list[Raw]:
+    outer, *inner = attributes
+    column = list(map(attrgetter(outer), rows))
+    for attribute in inner:
+        get = attrgetter(attribute)
+        column = [None if value is None else get(value) for value in column]
+    return column

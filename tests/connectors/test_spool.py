@@ -1,0 +1,62 @@
+"""Windows on disk come back as they were, or not at all."""
+
+import numpy as np
+import pytest
+from clicks import clicks
+
+from connectors.kafka.spool import Spool, SpoolError
+from pipeline.windows import Window
+
+ROWS = [
+    {"user": "anna", "item": "ä", "time": 5, "category": "a/b", "event_id": "one"},
+    {"user": "ben", "item": "j", "time": 7, "session": "s"},
+]
+FIELDS = ("position", "time", "event_id")
+TEXTS = ("user", "item", "category", "event_type", "session")
+
+
+def window(end=10, rows=ROWS):
+    return Window(start=0, end=end, clicks=clicks(rows, source="t/1"), sources={"t/1": 1})
+
+
+@pytest.mark.parametrize("rows", [ROWS, []])
+def test_a_window_comes_back_as_it_was(tmp_path, rows):
+    """Texts, numbers, dictionaries and what a click lacks."""
+    spool, before = Spool(tmp_path), window(rows=rows)
+    spool.put(before)
+    after = spool.get(10)
+    assert (0, 10, {"t/1": 1}, "t/1") == (
+        after.start,
+        after.end,
+        after.sources,
+        after.clicks.source,
+    )
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(before.clicks, name), getattr(after.clicks, name))
+        assert getattr(before.clicks, name).dtype == getattr(after.clicks, name).dtype
+    for name in TEXTS:
+        one, other = getattr(before.clicks, name), getattr(after.clicks, name)
+        assert (one.values, one.codes.tolist()) == (other.values, other.codes.tolist())
+
+
+def test_windows_wait_in_order_of_time(tmp_path):
+    """Ends are sorted as numbers; a removed window waits no longer."""
+    spool = Spool(tmp_path)
+    for end in (100, 20, 3):
+        spool.put(window(end))
+    spool.remove(20)
+    assert [3, 100] == Spool(tmp_path).ends()
+    with pytest.raises(SpoolError, match="no window that ends at 20"):
+        spool.get(20)
+
+
+def test_a_damaged_window_is_refused(tmp_path):
+    """One flipped bit is noticed."""
+    spool = Spool(tmp_path)
+    spool.put(window())
+    [path] = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SpoolError, match="damaged"):
+        spool.get(10)
