@@ -1,0 +1,1 @@
+"""A Kafka to develop and test with."""
