@@ -1,0 +1,1 @@
+"""The live driver: Faust workers on Kafka, and what produces for them."""

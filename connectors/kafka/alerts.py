@@ -1,0 +1,49 @@
+"""The alerts on the bus, each one once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from connectors.kafka.messages import ALERTS
+from connectors.kafka.reading import Records, TopicReader
+from connectors.kafka.settings import Kafka
+from connectors.wire import WireError, decode_alert
+from pipeline.events import DriftAlert
+
+log = logging.getLogger(__name__)
+
+
+def bus_alerts(kafka: Kafka, *, follow: bool = False) -> Iterator[DriftAlert]:
+    """Read alerts from the beginning of their topic; one that was told twice comes once.
+
+    Those of one subject come in order, those of different subjects as the brokers have them.
+
+    Args:
+        kafka: where from.
+        follow: whether to wait for more at the end, for good.
+
+    Raises:
+        BusError: no broker answers, or the topic is not there.
+    """
+    known: set[str] = set()
+    with TopicReader(kafka, kafka.topic_prefix + ALERTS) as reader:
+        for records in _fetched(reader, follow=follow):
+            for record in records:
+                try:
+                    alert = decode_alert(record.value or b"")
+                except WireError as error:
+                    at = (record.topic, record.partition, record.offset)
+                    log.warning("%s/%d, offset %d: %s; passed over", *at, error)
+                    continue
+                if alert.id not in known:
+                    known.add(alert.id)
+                    yield alert
+
+
+def _fetched(reader: TopicReader, *, follow: bool) -> Iterator[Records]:
+    for partition in reader.partitions:
+        while records := reader.next(partition):
+            yield records
+    if follow:
+        yield from (records for _, records in reader.follow())

@@ -1,0 +1,31 @@
+"""CloudEvents 1.0 attributes as Kafka headers: the protocol binding's binary mode."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+Headers = list[tuple[str, bytes]]
+
+
+def cloud_event(
+    kind: str, number: str, time: int, *, source: str, content: str = "application/json"
+) -> Headers:
+    """Return the headers of a message.
+
+    Args:
+        kind: what the message is, such as "champion".
+        number: its id; two messages of one kind with the same id are the same message.
+        time: event time in milliseconds.
+        source: what of driftline it comes from: the learner, or the partition behind it.
+        content: the media type of the value.
+    """
+    moment = datetime.fromtimestamp(time / 1000, UTC).isoformat(timespec="milliseconds")
+    attributes = {
+        "ce_specversion": "1.0",
+        "ce_type": f"driftline.{kind}",
+        "ce_source": f"driftline/{source}",
+        "ce_id": number,
+        "ce_time": moment.replace("+00:00", "Z"),
+        "content-type": content,
+    }
+    return [(name, value.encode()) for name, value in attributes.items()]

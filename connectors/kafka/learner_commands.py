@@ -1,0 +1,74 @@
+# ruff: noqa: PLC0415  (heavy imports stand inside the commands, so that --help answers at once)
+"""`driftline learner` and `driftline checkpoint pull`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SettingsOption = Annotated[
+    Path | None, typer.Option("--settings", envvar="DRIFTLINE_SETTINGS", help="A TOML file.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the learner's command."""
+    app.command(
+        epilog="Examples:\n\n"
+        "  driftline learner --settings driftline.toml\n\n"
+        "  driftline learner --weights s3://models/shop"
+    )(learner)
+
+
+def register_checkpoint(app: typer.Typer) -> None:
+    """Add the commands that belong below `driftline checkpoint`."""
+    app.command(
+        epilog="Examples:\n\n"
+        "  driftline checkpoint pull --to models\n\n"
+        "  driftline checkpoint pull --to models --id 3f9c2ab1d0e4f567"
+    )(pull)
+
+
+def learner(
+    settings: SettingsOption = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option(help="Of the learner's state; else `learner` in worker.data."),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="Where weights go, such as s3://models; else over the bus.")
+    ] = "",
+    waiting: Annotated[
+        int, typer.Option(min=1, help="Closed windows that may wait for training.")
+    ] = 4,
+) -> None:
+    """Learn from the click topic, window by window, and publish checkpoints."""
+    from connectors.kafka.live_settings import load_live
+    from connectors.kafka.trainer import run_learner
+
+    core, kafka, worker = load_live(settings)
+    home = directory or Path(worker.data) / "learner"
+    run_learner(core, kafka, worker, home, weights=weights, waiting=waiting)
+
+
+def pull(
+    to: Annotated[Path, typer.Option("--to", help="A directory for checkpoints.")],
+    number: Annotated[
+        str | None, typer.Option("--id", help="Which checkpoint; else the champion.")
+    ] = None,
+    settings: SettingsOption = None,
+) -> None:
+    """Fetch a checkpoint from the bus, every hash checked."""
+    import asyncio
+
+    from rich.console import Console
+
+    from connectors.kafka import checkpoints
+    from connectors.kafka.live_settings import load_live
+
+    _, kafka, _ = load_live(settings)
+    home, champion = asyncio.run(checkpoints.pull(kafka, to, number))
+    note = ", the champion" if champion else ""
+    Console().print(f"Wrote {home}{note}.", highlight=False, soft_wrap=True)

@@ -1,0 +1,95 @@
+"""The learner's directory: how far it has come, and the windows that wait.
+
+`progress.json` is written by the process that consumes, `learnt` by the one that trains; both
+outlive a crash.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from connectors.kafka.spool import Spool
+from connectors.log import write_atomically
+from pipeline.windows import WindowsState
+
+
+class LearnerFilesError(OSError):
+    """The directory cannot be used for this learner; the message says why and how to mend it."""
+
+
+class _Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where consuming goes on, and what that holds for."""
+
+    topic: str
+    settings: str
+    windows: WindowsState
+
+
+class LearnerFiles:
+    """What a learner keeps on disk, beside checkpoints and the learner's own states."""
+
+    def __init__(self, directory: Path) -> None:
+        """Open the directory, or make it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.spool = Spool(directory / "windows")
+
+    def learnt(self) -> str:
+        """Return the name of the learner's state to start from; empty to start anew."""
+        path = self.directory / "learnt"
+        return path.read_text() if path.exists() else ""
+
+    def record(self, state: str) -> None:
+        """Make a state the one to start from."""
+        write_atomically(self.directory / "learnt", state.encode())
+
+    def progress(self, topic: str, settings: str) -> WindowsState:
+        """Return where to go on consuming; windows that are here or learnt count as closed.
+
+        Raises:
+            LearnerFilesError: the directory is of another topic or of other settings.
+        """
+        path = self.directory / "progress.json"
+        if path.exists():
+            kept = msgspec.json.decode(path.read_bytes(), type=_Progress)
+        else:
+            kept = _Progress(topic=topic, settings=settings, windows=WindowsState())
+        if (kept.topic, kept.settings) != (topic, settings):
+            raise LearnerFilesError(
+                f"{self.directory} is of topic {kept.topic} and settings {kept.settings}, not of "
+                f"{topic} and {settings}: take those, or name another directory to start anew"
+            )
+        ends = [*self.spool.ends(), int(self.learnt() or kept.windows.closed)]
+        return replace(kept.windows, closed=max(kept.windows.closed, *ends))
+
+    def save(self, topic: str, settings: str, windows: WindowsState) -> None:
+        """Write down where to go on consuming. The closed windows must be in the spool by now."""
+        progress = _Progress(topic=topic, settings=settings, windows=windows)
+        write_atomically(self.directory / "progress.json", msgspec.json.encode(progress))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other learners out.
+
+        Raises:
+            LearnerFilesError: one is in already.
+        """
+        with (self.directory / "learner.lock").open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LearnerFilesError(
+                    f"another learner is at work in {self.directory}: stop it, or name another "
+                    "directory"
+                ) from None
+            yield

@@ -1,0 +1,80 @@
+"""The Faust app of a worker: which agent reads which topic, and what happens around them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.types import TP
+
+from connectors.kafka.interest_stage import InterestStage
+from connectors.kafka.live_settings import Worker
+from connectors.kafka.settings import Kafka
+from connectors.kafka.topics import ROLLUPS
+from connectors.kafka.transport import RecordBatch, batch_agent, batch_app
+from connectors.kafka.trend_stage import TrendStage
+from pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def live_app(settings: Settings, kafka: Kafka, worker: Worker) -> faust.App:
+    """Make the app of a worker; nothing is connected or opened before it is started.
+
+    Raises:
+        SettingsError: see `security.client_config` and `prior_file.load_prior`.
+    """
+    data = Path(worker.data)
+    app = batch_app(
+        kafka,
+        datadir=data / "faust",
+        broker_max_poll_records=worker.batch,
+        broker_commit_interval=worker.commit_interval / 1000,
+        broker_session_timeout=worker.session_timeout / 1000,
+        broker_heartbeat_interval=worker.session_timeout / 5000,
+    )
+    app.boot_strategy.enable_web = False  # Faust's command line would switch it on, to all
+    interest = InterestStage(settings, kafka, data, hot_users=worker.hot_users)
+    trends = TrendStage(settings, kafka, data)
+
+    @batch_agent(app, kafka.topic_prefix + kafka.clicks_topic, interest.begin)
+    async def clicks(batch: RecordBatch) -> None:
+        await interest.handle(batch)
+
+    @batch_agent(app, kafka.topic_prefix + ROLLUPS, trends.begin)
+    async def rollups(batch: RecordBatch) -> None:
+        await trends.handle(batch)
+
+    _attend(app, interest, trends, worker)
+    return app
+
+
+def _attend(app: faust.App, interest: InterestStage, trends: TrendStage, worker: Worker) -> None:
+    """Open and close along with the app and its assignments."""
+
+    def prepare(*_: Any, **__: Any) -> None:
+        Path(worker.data).mkdir(parents=True, exist_ok=True)
+
+    @app.task  # type: ignore[untyped-decorator]  # Faust ships no types
+    async def serve() -> None:
+        if worker.metrics_port:
+            interest.metrics.serve(worker.metrics_port)
+
+    async def release(_: Any, revoked: set[TP], **__: Any) -> None:
+        interest.release(revoked)
+        if any(tp.topic.endswith(ROLLUPS) for tp in revoked):
+            trends.release()
+
+    async def shut_down(*_: Any, **__: Any) -> None:
+        await interest.close()
+        await trends.close()
+
+    listeners: dict[Any, Any] = {
+        app.on_worker_init: prepare,
+        app.on_partitions_revoked: release,
+        app.on_before_shutdown: shut_down,
+    }
+    for signal, listener in listeners.items():
+        signal.connect(listener)

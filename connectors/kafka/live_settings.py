@@ -1,0 +1,86 @@
+"""The settings file of the live driver: the core's tables, and those of the bus and the worker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from connectors.kafka.settings import Kafka
+from pipeline.settings import Duration, Section, Settings, SettingsError
+
+SETTINGS = "DRIFTLINE_SETTINGS"
+"""The environment variable that names the settings file."""
+BOOTSTRAP = "DRIFTLINE_BOOTSTRAP"
+"""The environment variable that takes the place of kafka.bootstrap_servers: host:port, commas."""
+
+
+class Worker(Section, frozen=True):
+    """A worker process. Nothing here changes what comes out."""
+
+    data: str = "data"
+    """The directory of the states; each worker on a machine may have its own, or all the same."""
+    metrics_port: int = 0
+    """Where Prometheus reads the metrics, on the loopback address only; 0: nowhere."""
+    hot_users: int = 20_000
+    """Users of a partition whose states are kept in memory, some 4 kB each."""
+    batch: int = 16_384
+    """Records fetched at a time, at most."""
+    commit_interval: Duration = Duration.parse("3s")
+    """How often the group's offsets are committed; after a crash so much is read again."""
+    session_timeout: Duration = Duration.parse("15s")
+    """Silence after which the partitions of a worker go to the others."""
+
+
+class Live(Settings, frozen=True):
+    """The whole file."""
+
+    kafka: Kafka = Kafka()
+    worker: Worker = Worker()
+
+
+def load_live(
+    path: Path | None, environment: Mapping[str, str] = os.environ
+) -> tuple[Settings, Kafka, Worker]:
+    """Read a settings file, or take the defaults where there is none.
+
+    The core's settings come out as if the other tables were not there: what is computed, and the
+    version that alerts bear, does not depend on where the brokers are.
+
+    Raises:
+        SettingsError: the file cannot be read or is wrong.
+    """
+    live = _read(path) if path else Live()
+    core = Settings(**{name: getattr(live, name) for name in Settings.__struct_fields__})
+    kafka = live.kafka
+    if environment.get(BOOTSTRAP):
+        servers = [server.strip() for server in environment[BOOTSTRAP].split(",")]
+        kafka = replace(kafka, bootstrap_servers=[server for server in servers if server])
+    return core, kafka, live.worker
+
+
+def settings_path(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the settings file that the environment names, if any."""
+    return Path(environment[SETTINGS]) if environment.get(SETTINGS) else None
+
+
+def _read(path: Path) -> Live:
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=Live, dec_hook=_duration)
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, SettingsError) as error:
+        raise SettingsError(
+            f"{path}: {error}; docs/reference.md lists every setting, those of the bus stand in "
+            "[kafka] and [worker]"
+        ) from None
+
+
+def _duration(kind: type, value: Any) -> Any:
+    if kind is Duration and isinstance(value, str):
+        return Duration.parse(value)
+    raise SettingsError(f'{value!r} is not a duration: write it in quotes, such as "7d"')

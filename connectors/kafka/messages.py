@@ -1,0 +1,76 @@
+"""What a worker says, as records: CloudEvents in binary mode, attributes in the headers.
+
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiokafka import ConsumerRecord
+
+from connectors.kafka.cloudevents import cloud_event
+from connectors.kafka.topics import LARGEST, ROLLUPS
+from connectors.validate import Reject
+from connectors.wire import encode_alert, encode_profile, encode_rollup
+from pipeline.events import DriftAlert, InterestProfile
+from pipeline.trends import Rollup
+
+ALERTS = "interest-drift"
+PROFILES = "interest-profiles"
+DEAD_LETTERS = "clicks-dlq"
+
+_ROOM = 1 << 16
+"""Bytes left to headers in the largest message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A record to be sent; `topic` is without the prefix."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+def alert_message(alert: DriftAlert) -> Message:
+    """Return an alert as a record."""
+    headers = cloud_event(f"alert.{alert.kind}", alert.id, alert.time, source=alert.source.source)
+    return Message(ALERTS, alert.subject.encode(), encode_alert(alert), headers)
+
+
+def profile_message(profile: InterestProfile, source: str) -> Message:
+    """Return a profile as a record. It is told apart by the number of events behind it."""
+    name = f"{profile.user_id}/{profile.events}"
+    headers = cloud_event("profile", name, profile.time, source=source)
+    return Message(PROFILES, profile.user_id.encode(), encode_profile(profile), headers)
+
+
+def rollup_message(rollup: Rollup) -> Message:
+    """Return a partition's counts of a window as a record."""
+    name = f"{rollup.source}/{rollup.start}"
+    headers = cloud_event("rollup", name, rollup.end, source=rollup.source)
+    return Message(ROLLUPS, str(rollup.start).encode(), encode_rollup(rollup), headers)
+
+
+def dead_letter(reject: Reject, record: ConsumerRecord[bytes, bytes]) -> Message:
+    """Return a record that could not be used as it was received, with why and whence in headers.
+
+    One too large for the topic is cut; a header then tells how long it was.
+    """
+    headers = [
+        *record.headers,
+        ("driftline-reason", reject.reason.encode(errors="backslashreplace")),
+        ("driftline-topic", record.topic.encode()),
+        ("driftline-partition", b"%d" % record.partition),
+        ("driftline-offset", b"%d" % record.offset),
+    ]
+    value = record.value
+    if value is not None and len(value) > LARGEST - _ROOM:
+        headers.append(("driftline-length", b"%d" % len(value)))
+        value = value[: LARGEST - _ROOM]
+    if value is None and record.key is None:  # a client cannot send what has neither
+        value = b""
+    return Message(DEAD_LETTERS, record.key, value, headers)

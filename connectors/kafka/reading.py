@@ -1,0 +1,102 @@
+"""Reads whole topics, outside any consumer group, for callers without an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from connectors.kafka.metadata import partitions
+from connectors.kafka.security import client_config
+from connectors.kafka.settings import BusError, Kafka
+
+Records = list[ConsumerRecord[bytes, bytes]]
+_Result = TypeVar("_Result")
+_WAIT_MS = 500
+
+
+class TopicReader:
+    """Reads a topic from its beginning to where it ended when this was made."""
+
+    def __init__(self, kafka: Kafka, topic: str) -> None:
+        """Name the topic; entering the context connects.
+
+        Raises:
+            BusError: on entering, where no broker answers or the topic is not there.
+            SettingsError: on entering, see `security.client_config`.
+        """
+        self._kafka = kafka
+        self._topic = topic
+        self._ends: dict[TopicPartition, int] = {}
+
+    @property
+    def partitions(self) -> list[int]:
+        """The numbers of the partitions."""
+        return sorted(tp.partition for tp in self._ends)
+
+    def next(self, partition: int) -> Records:
+        """Return the next records of a partition, in order; none at its end."""
+        tp = TopicPartition(self._topic, partition)
+        end = self._ends[tp]
+        while self._run(self._consumer.position(tp)) < end:
+            fetched = self._run(self._consumer.getmany(tp, timeout_ms=_WAIT_MS))
+            records = [record for record in fetched.get(tp, []) if record.offset < end]
+            if records:
+                return records
+        return []
+
+    def follow(self) -> Iterator[tuple[int, Records]]:
+        """Wait for what comes, of all partitions; never ends."""
+        while True:
+            for tp, records in self._run(self._consumer.getmany(timeout_ms=_WAIT_MS)).items():
+                yield tp.partition, records
+
+    def __enter__(self) -> Self:
+        with ExitStack() as undo:
+            self._runner = undo.enter_context(asyncio.Runner())
+            everywhere = self._run(partitions(self._kafka, self._topic))
+            self._consumer = self._run(_consumer(self._kafka))
+            undo.callback(lambda: self._run(self._consumer.stop()))
+            self._run(self._consumer.start())
+            self._ends = self._run(_assign(self._consumer, everywhere))
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._undo.close()
+
+    def _run(self, step: Coroutine[Any, Any, _Result]) -> _Result:
+        try:
+            return self._runner.run(step)
+        except KafkaError as error:
+            servers = ", ".join(self._kafka.bootstrap_servers)
+            raise BusError(
+                f"cannot read {self._topic} at {servers}: {error}; is the broker running, and are "
+                "kafka.tls and kafka.sasl set as it wants?"
+            ) from error
+
+
+async def _consumer(kafka: Kafka) -> AIOKafkaConsumer:
+    """Make a consumer, which belongs to the event loop that it is made in."""
+    return AIOKafkaConsumer(
+        auto_offset_reset="earliest", enable_auto_commit=False, **client_config(kafka)
+    )
+
+
+async def _assign(
+    consumer: AIOKafkaConsumer, everywhere: list[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Assign partitions, and return where they end."""
+    consumer.assign(everywhere)
+    ends: dict[TopicPartition, int] = await consumer.end_offsets(everywhere)
+    return ends

@@ -1,0 +1,62 @@
+"""Where the brokers are and how to talk to them. Nothing here changes what comes out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from pipeline.settings import Duration, Section
+
+
+class BusError(RuntimeError):
+    """The brokers do not do what is asked; the message says why and how to mend it."""
+
+
+class Tls(Section, frozen=True):
+    """Encrypted connections. File names are of PEM files."""
+
+    enabled: bool = False
+    ca: str = ""
+    """Who signs the brokers' certificates; empty trusts whom the system trusts."""
+    certificate: str = ""
+    """The client's own certificate, where the brokers ask for one; with its chain."""
+    key: str = ""
+    """The key of that certificate; empty where it stands in the same file."""
+    key_password_env: str = ""
+    """The environment variable that holds the key's password."""
+
+
+class Sasl(Section, frozen=True):
+    """A user name and a password. The password itself never stands in the settings."""
+
+    mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = ""
+    """Empty does without a password."""
+    username: str = ""
+    password_env: str = ""
+    """The environment variable that holds the password."""
+    password_file: str = ""
+    """Or the file that holds it, such as a mounted secret."""
+    allow_without_tls: bool = False
+    """Send the password, and all events, readable to everyone on the way."""
+
+
+class Kafka(Section, frozen=True):
+    """The event bus."""
+
+    bootstrap_servers: list[str] = msgspec.field(default_factory=lambda: ["localhost:9092"])
+    """Some of the brokers, as host:port; the rest is learned from them."""
+    group: str = "driftline"
+    """The consumer group; workers of one group share the partitions."""
+    topic_prefix: str = ""
+    """Set before every topic's name, such as "shop."."""
+    clicks_topic: str = "clicks"
+    """Where the clicks are read, without the prefix."""
+    partitions: int = 4
+    """Partitions of topics that are created; as many workers can share the work."""
+    replication: int = -1
+    """Replicas of topics that are created; -1 takes the brokers' default."""
+    retention: Duration = Duration.parse("30d")
+    """How long topics that are created keep clicks, alerts and dead letters."""
+    tls: Tls = Tls()
+    sasl: Sasl = Sasl()

@@ -1,0 +1,243 @@
+"""The learning stage on Kafka: `driftline learner`.
+
+One learner reads all partitions of the click topic, in a consumer group of its own, and cuts them
+into windows by event time (`pipeline.windows`). Training goes on in another process
+(`training_process`), to which closed windows are handed through files (`spool`). When as many
+windows wait as are allowed, the agent waits too, a member of its group with its heartbeats going;
+nothing is dropped.
+
+What survives a crash, and how: the clicks of windows that are still open are in memory only. When
+windows close,
+
+1. they are written to the spool,
+2. then the state of the windows is written down: by partition, the position of the first click
+   of the oldest window still open, and the newest event time before it.
+
+A learner that starts sets the group's offsets to those positions before it joins, and so reads the
+open windows again, just as before; a batch may therefore be acknowledged when the agent has taken
+it into memory, and the group's lag shows how far the learner is behind. Every click is in one
+window, once, or late. With an empty directory everything is read again from the beginning of the
+topic. Which partition counts as idle (read to its end, and behind by more than a window) depends
+on when its events arrive; all else does not depend on timing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import faust
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError, KafkaError, UnknownMemberIdError
+from msgspec.structs import replace
+
+from connectors.kafka.learner_files import LearnerFiles
+from connectors.kafka.live_settings import Worker
+from connectors.kafka.metadata import partitions
+from connectors.kafka.security import client_config
+from connectors.kafka.settings import BusError, Kafka
+from connectors.kafka.training import Task, Training
+from connectors.kafka.transport import RecordBatch, batch_agent, batch_app
+from connectors.summary import iso
+from connectors.wire import decode_clicks
+from pipeline.settings import Settings
+from pipeline.windows import Windows, WindowsState
+
+WAITING = 4
+"""Closed windows that wait for training, at most, the one that is being learnt included."""
+
+_WEEK = 7 * 86_400.0
+_RETRY_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+def run_learner(
+    settings: Settings,
+    kafka: Kafka,
+    worker: Worker,
+    directory: Path,
+    *,
+    weights: str = "",
+    waiting: int = WAITING,
+) -> None:
+    """Consume and learn until a signal stops the process; ends the process.
+
+    Args:
+        settings: of windows and learning.
+        kafka: where the clicks are; the learner's group is named after `group`.
+        worker: how to consume.
+        directory: of the learner's state; the same one goes on.
+        weights: an fsspec address for weights; empty sends them over the bus.
+        waiting: closed windows that may wait for training.
+
+    Raises:
+        LearnerFilesError: the directory is of another learner, or one is at work in it.
+        BusError: no broker answers, or the click topic is not what the directory was made from.
+        SettingsError: see `security.client_config`.
+    """
+    kafka = replace(kafka, group=f"{kafka.group}-learner")
+    files = LearnerFiles(directory)
+    with files.alone():
+        topic = kafka.topic_prefix + kafka.clicks_topic
+        state = files.progress(topic, settings.version)
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        starts = loop.run_until_complete(rewind(kafka, topic, state))
+        task = Task(settings=settings, kafka=kafka, directory=str(directory), weights=weights)
+        training = Training(task, files.spool, limit=waiting)
+        app = _app(kafka, worker, directory)
+        gathering = Gathering(
+            settings,
+            topic=topic,
+            files=files,
+            windows=Windows(settings, state),
+            training=training,
+            starts=starts,
+        )
+        _attach(app, gathering, training)
+        faust.Worker(
+            app, loop=loop, loglevel="INFO", redirect_stdouts=False
+        ).execute_from_commandline()
+
+
+class Gathering:
+    """Takes batches of records into windows, and hands over the windows that close."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        topic: str,
+        files: LearnerFiles,
+        windows: Windows,
+        training: Training,
+        starts: dict[int, int],
+    ) -> None:
+        """Go on with `windows`, each partition from its place in `starts`."""
+        self.topic = topic
+        self.windows = windows
+        self.rejected = 0
+        self._settings = settings
+        self._files = files
+        self._training = training
+        self._ends = dict(starts)
+
+    async def take(self, batch: RecordBatch, highwaters: Mapping[int, int | None]) -> None:
+        """Take a batch.
+
+        Args:
+            batch: of one partition.
+            highwaters: of every partition the offset of its next record, as far as is known.
+        """
+        source = f"{batch.topic}/{batch.partition}"
+        clicks, rejects = decode_clicks(batch.values, batch.offsets, source, self._settings.source)
+        self.rejected += len(rejects)
+        self._ends[batch.partition] = max(batch.end, self._ends.get(batch.partition, 0))
+        closed = self.windows.add(clicks, self._read(highwaters))
+        for window in closed:
+            if self._training.full:
+                log.warning("training has fallen behind: consuming waits for it")
+            await self._training.hand_over(window)
+            log.info(
+                "window to %s closed: %d clicks; since the start %d late, %d unusable",
+                iso(window.end),
+                len(window.clicks),
+                self.windows.late,
+                self.rejected,
+            )
+        if closed:
+            state = self.windows.state
+            await asyncio.to_thread(self._files.save, self.topic, self._settings.version, state)
+
+    def _read(self, highwaters: Mapping[int, int | None]) -> dict[str, bool]:
+        """Tell of every partition whether it has been read to its end."""
+        return {
+            f"{self.topic}/{partition}": end is not None and self._ends.get(partition, 0) >= end
+            for partition, end in highwaters.items()
+        }
+
+
+async def rewind(kafka: Kafka, topic: str, state: WindowsState) -> dict[int, int]:
+    """Set the group's offsets to where the open windows begin; return them by partition.
+
+    Waits until the group has no member: a learner that was killed counts as one for as long as
+    its session lasts.
+
+    Raises:
+        BusError: no broker answers, the topic is not there, or it ends before the state.
+    """
+    consumer = AIOKafkaConsumer(
+        group_id=kafka.group, enable_auto_commit=False, **client_config(kafka)
+    )
+    try:
+        await consumer.start()
+        everywhere = await partitions(kafka, topic)
+        consumer.assign(everywhere)
+        first = await consumer.beginning_offsets(everywhere)
+        last = await consumer.end_offsets(everywhere)
+        starts = {at: _start(state, at, first[at], last[at]) for at in everywhere}
+        await _commit(consumer, starts)
+    except KafkaError as error:
+        servers = ", ".join(kafka.bootstrap_servers)
+        raise BusError(
+            f"cannot set offsets of {topic} at {servers}: {error}; is the broker running, and are "
+            "kafka.tls and kafka.sasl set as it wants?"
+        ) from error
+    finally:
+        await consumer.stop()
+    return {at.partition: start for at, start in starts.items()}
+
+
+def _start(state: WindowsState, at: TopicPartition, first: int, last: int) -> int:
+    name = f"{at.topic}/{at.partition}"
+    start = state.logs[name].position if name in state.logs else first
+    if start > last:
+        raise BusError(
+            f"{name} ends at {last}, before {start}, where the learner was: the topic was made "
+            "anew; name another directory to start anew"
+        )
+    if start < first:
+        log.error("%s begins at %d: clicks from %d on were deleted unread", name, first, start)
+    return max(start, first)
+
+
+async def _commit(consumer: Any, starts: dict[TopicPartition, int]) -> None:
+    told = False
+    while True:
+        try:
+            await consumer.commit(starts)
+        except (CommitFailedError, UnknownMemberIdError):
+            if not told:
+                log.warning("waiting for the former learner of this group to end")
+            told = True
+            await asyncio.sleep(_RETRY_SECONDS)
+        else:
+            return
+
+
+def _app(kafka: Kafka, worker: Worker, directory: Path) -> faust.App:
+    return batch_app(
+        kafka,
+        datadir=directory / "faust",
+        broker_commit_interval=worker.commit_interval / 1000,
+        broker_session_timeout=worker.session_timeout / 1000,
+        broker_heartbeat_interval=worker.session_timeout / 5000,
+        broker_max_poll_records=worker.batch,
+        broker_max_poll_interval=_WEEK,  # the agent may wait for training without being expelled
+    )
+
+
+def _attach(app: faust.App, gathering: Gathering, training: Training) -> None:
+    @batch_agent(app, gathering.topic)
+    async def gather(batch: RecordBatch) -> None:
+        ours = [at for at in app.consumer.assignment() if at.topic == gathering.topic]
+        highwaters = {at.partition: app.consumer.highwater(at) for at in ours}
+        await gathering.take(batch, highwaters)
+
+    @app.task  # type: ignore[untyped-decorator]  # Faust ships no types
+    async def train() -> None:
+        await training.run()

@@ -1,0 +1,120 @@
+"""The process that trains, apart from the one that consumes.
+
+It is told what to do, and tells what it has done, in lines of text: its first line of input is a
+`Task` in JSON, each further one the end of a window that lies in the spool; its output is the end
+of each window that is learnt for good. Everything else that is printed goes to standard error.
+
+A window is learnt in this order, so that a crash at any point repeats it from the state before,
+with the same checkpoint id, and leaves nothing half published:
+
+1. The learner evaluates, trains, writes the checkpoint and its own new state.
+2. Weights, alerts, manifest, champion are acknowledged by the brokers, in this order.
+3. The new state is recorded as the one to start from.
+4. The former state and the window are deleted.
+
+The process ends at once when its input does: when the consuming process has died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import BinaryIO
+
+from aiokafka.errors import KafkaError
+
+from connectors.kafka.checkpoints import publish
+from connectors.kafka.learner_files import LearnerFiles
+from connectors.kafka.publisher import Publisher
+from connectors.kafka.settings import BusError
+from connectors.kafka.training import Task, decode_task
+from connectors.learning import LearningStage, Lesson
+from learners import checkpoint
+
+PATIENCE = 5.0
+"""Seconds between two attempts to publish."""
+
+NICENESS = 5
+"""Training yields the processor to whoever consumes on the same machine."""
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Learn windows as they are named on standard input, until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the consuming process stops us
+    told = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    os.nice(NICENESS)
+    task = decode_task(sys.stdin.buffer.readline())
+    ends: SimpleQueue[int] = SimpleQueue()
+    threading.Thread(target=_listen, args=(sys.stdin.buffer, ends), daemon=True).start()
+    files = LearnerFiles(Path(task.directory))
+    with _after_others(files.directory / "training.lock"):
+        learning = LearningStage(task.settings, files.directory, files.learnt())
+        while True:
+            end = ends.get()
+            _learn(task, files, learning, end)
+            told.write(b"%d\n" % end)
+
+
+def _learn(task: Task, files: LearnerFiles, learning: LearningStage, end: int) -> None:
+    lesson = learning.learn(files.spool.get(end))  # 1
+    if lesson is not None:
+        asyncio.run(_publish(task, files.directory, lesson, end))  # 2
+        files.record(learning.state)  # 3
+        learning.forget_former()  # 4
+        report = lesson.report
+        log.info(
+            "window to %s: %s, %s; recall@20 before it %.4f",
+            report.window_end,
+            report.decision,
+            report.reason,
+            report.recall,
+        )
+    files.spool.remove(end)
+
+
+async def _publish(task: Task, directory: Path, lesson: Lesson, end: int) -> None:
+    """Publish, as often as it takes: what was learnt is not thrown away for a broker's sake."""
+    name = lesson.report.checkpoint
+    packed = checkpoint.load(directory / "checkpoints" / name) if name else None
+    while True:
+        publisher = Publisher(task.kafka)
+        try:
+            await publish(publisher, lesson, packed, end=end, weights=task.weights)
+        except (BusError, KafkaError, OSError) as error:
+            log.warning("cannot publish what was learnt, trying again: %s", error)
+            await asyncio.sleep(PATIENCE)
+        else:
+            return
+        finally:
+            await publisher.close()
+
+
+def _listen(lines: BinaryIO, ends: SimpleQueue[int]) -> None:
+    for line in lines:
+        ends.put(int(line))
+    os._exit(0)  # in the midst of training, too: the window is trained again
+
+
+@contextmanager
+def _after_others(path: Path) -> Iterator[None]:
+    """Wait until a process that was left over has ended."""
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Category trends on the bus: every partition's rollups in, alerts about categories out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from connectors.kafka.messages import alert_message
+from connectors.kafka.partitions import Stamp, first_offset
+from connectors.kafka.publisher import Publisher
+from connectors.kafka.rollup_merge import MergeState, RollupMerge
+from connectors.kafka.security import client_config
+from connectors.kafka.settings import Kafka
+from connectors.kafka.topics import ROLLUPS
+from connectors.kafka.transport import RecordBatch, Span
+from connectors.prior_file import load_prior
+from connectors.store import Store
+from connectors.wire import WireError, decode_rollup
+from pipeline.engine import Changes
+from pipeline.events import DriftAlert
+from pipeline.settings import Settings
+from pipeline.trends import Trends, TrendsState
+
+log = logging.getLogger(__name__)
+
+
+class TrendProgress(msgspec.Struct, kw_only=True):
+    """All that the stage knows; durable in one piece."""
+
+    stamp: Stamp = msgspec.field(default_factory=Stamp)
+    merge: MergeState = msgspec.field(default_factory=MergeState)
+    trends: TrendsState = msgspec.field(default_factory=TrendsState)
+
+
+class TrendStage:
+    """Merges rollups and judges windows. One worker does so for all: the topic has one partition.
+
+    A window is judged when all partitions have reported it or a later one. A partition that has
+    been read to its end is not waited for when another is far ahead in event time; one that is
+    merely slow is, so that the outcome does not depend on which worker is faster.
+    """
+
+    def __init__(self, settings: Settings, kafka: Kafka, data: Path) -> None:
+        self._settings = settings
+        self._kafka = kafka
+        self._data = data
+        self._prior = load_prior(settings.drift.prior).version
+        self._publisher = Publisher(kafka)
+        self._store: Store | None = None
+        self._published = 0
+
+    def begin(self, span: Span) -> int:
+        """Open the state where it is not open, and say where to read on."""
+        if self._store is None:
+            path = self._data / f"{span.topic}-{span.partition}"
+            path.mkdir(parents=True, exist_ok=True)
+            self._store = Store(path)
+            stored = self._store.progress()
+            self._progress = (
+                msgspec.msgpack.decode(stored, type=TrendProgress) if stored else TrendProgress()
+            )
+            self._merge = RollupMerge(self._progress.merge)
+            self._trends = Trends(self._settings, self._progress.trends, self._prior)
+        self._published = span.committed
+        return first_offset(span, self._progress.stamp.next, self._store.path)
+
+    async def handle(self, batch: RecordBatch) -> None:
+        """Deal with a batch, in the order of `InterestStage.handle`."""
+        alerts: list[DriftAlert] = []
+        sources = await self._sources()
+        for offset, value in zip(batch.offsets.tolist(), batch.values, strict=True):
+            if offset >= self._progress.stamp.next:
+                raised = await self._apply(
+                    offset, value, sources, newest=offset + 1 >= batch.highwater
+                )
+                alerts += raised if offset >= self._published else []
+        await self._publisher.publish(alert_message(alert) for alert in alerts)
+        self._progress.stamp.next = max(self._progress.stamp.next, batch.end)
+        self._commit()
+
+    def release(self) -> None:
+        """Close the state: the partition goes elsewhere."""
+        if self._store:
+            self._store.close()
+            self._store = None
+
+    async def close(self) -> None:
+        """Close the state, and disconnect."""
+        self.release()
+        await self._publisher.close()
+
+    async def _apply(
+        self,
+        offset: int,
+        value: bytes | None,
+        sources: dict[str, TopicPartition],
+        *,
+        newest: bool,
+    ) -> list[DriftAlert]:
+        try:
+            self._merge.add(decode_rollup(value or b""))
+        except WireError as error:
+            log.error("%s, offset %d: %s; passed over", ROLLUPS, offset, error)  # noqa: TRY400
+            return []
+        alerts = self._judge(sources)
+        if newest and self._merge.overdue():  # before that, nobody can be said to be silent
+            alerts += self._judge(sources, await self._silent(sources, offset))
+        return alerts
+
+    async def _sources(self) -> dict[str, TopicPartition]:
+        """Return the click topic's partitions by the names that rollups give them."""
+        topic = self._kafka.topic_prefix + self._kafka.clicks_topic
+        partitions = await self._publisher.partitions(self._kafka.clicks_topic)
+        return {f"{topic}/{number}": TopicPartition(topic, number) for number in partitions}
+
+    async def _silent(self, sources: dict[str, TopicPartition], offset: int) -> set[str]:
+        """Return the sources read to their end all of whose rollups were merged up to `offset`."""
+        rollups = TopicPartition(self._kafka.topic_prefix + ROLLUPS, 0)
+        config = client_config(self._kafka)
+        async with AIOKafkaConsumer(group_id=self._kafka.group, **config) as consumer:
+            ends = await consumer.end_offsets(list(sources.values()))
+            read = {name: await consumer.committed(tp) or 0 for name, tp in sources.items()}
+            # Rollups are on the bus before the clicks behind them are committed as read.
+            if (await consumer.end_offsets([rollups]))[rollups] > offset + 1:
+                return set()
+        return {name for name, tp in sources.items() if read[name] >= ends[tp]}
+
+    def _judge(self, sources: Collection[str], silent: Collection[str] = ()) -> list[DriftAlert]:
+        closed = self._merge.closed(sources, silent)
+        return [alert for rollup in closed for alert in self._trends.add(rollup)]
+
+    def _commit(self) -> None:
+        if self._store:
+            progress = msgspec.msgpack.encode(self._progress)
+            self._store.commit(Changes(states=[], names={}, progress=progress), {})

@@ -1,0 +1,133 @@
+"""What the record-batch transport promises, on a real broker and with real worker processes."""
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from kafka.admin import KafkaAdminClient
+from workers import Workers
+
+CODECS = [None, "gzip", "lz4", "snappy", "zstd"]
+
+
+@pytest.fixture
+def workers(bootstrap: str, admin: KafkaAdminClient, tmp_path: Path) -> Iterator[Workers]:
+    group = f"group-{os.getpid()}-{tmp_path.name}"
+    with Workers(admin, tmp_path, bootstrap_servers=[bootstrap], group=group) as workers:
+        yield workers
+
+
+def produce(bootstrap: str, topic: str, rows: dict[int, range], codec: str | None = None) -> None:
+    """Send numbers to partitions of a topic."""
+
+    async def send() -> None:
+        client = AIOKafkaProducer(bootstrap_servers=bootstrap, compression_type=codec)
+        async with client as producer:
+            for partition, numbers in rows.items():
+                for number in numbers:
+                    await producer.send(topic, str(number).encode(), partition=partition)
+
+    asyncio.run(send())
+
+
+def texts(numbers: range) -> list[str]:
+    return [str(number) for number in numbers]
+
+
+def test_every_codec_arrives_in_order_and_once(workers, bootstrap, topic):
+    """Everything produced is delivered in order, once, with its offsets, in any compression."""
+    topics = {codec: topic(partitions=2) for codec in CODECS}
+    rows = {0: range(3000), 1: range(10_000, 12_000)}
+    for codec, name in topics.items():
+        produce(bootstrap, name, rows, codec)
+    workers.start(*topics.values())
+    ends = {partition: len(numbers) for partition, numbers in rows.items()}
+    workers.wait(lambda: all(ends == workers.committed(t) for t in topics.values()), "committed")
+    for name in topics.values():
+        for partition, numbers in rows.items():
+            assert texts(numbers) == workers.values(name, partition)
+        batches = [batch for batch in workers.batches() if batch["topic"] == name]
+        offsets = [at for b in batches if b["partition"] == 1 for at in b["offsets"]]
+        assert list(range(2000)) == offsets
+
+
+def test_a_stopped_worker_goes_on_where_it_was(workers, bootstrap, topic):
+    """A worker stopped amid its work finishes its batch, commits it, and nothing is read twice."""
+    name = topic(partitions=2)
+    produce(bootstrap, name, {0: range(4000), 1: range(4000)})
+    first = workers.start(name, seconds_per_batch=0.2, commit_interval=60)
+    workers.wait(lambda: len(workers.batches()) >= 4, "first batches")
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(20) is not None
+    read = [len(workers.values(name, partition)) for partition in (0, 1)]
+    assert 0 < sum(read) < 8000
+    expected = {p: count for p, count in enumerate(read) if count}
+    workers.wait(lambda: expected == workers.committed(name), "the commit of what was read")
+    workers.start(name)
+    workers.wait(lambda: {0: 4000, 1: 4000} == workers.committed(name), "the rest")
+    assert [texts(range(4000))] * 2 == [workers.values(name, partition) for partition in (0, 1)]
+
+
+def test_kill_9_loses_nothing(workers, bootstrap, topic):
+    """Of two workers one is killed: the other reads all, twice only what was not committed."""
+    name = topic(partitions=4)
+    rows = {partition: range(6000) for partition in range(4)}
+    slow = {"seconds_per_batch": 0.05, "commit_interval": 0.3}
+    killed = workers.start(name, **slow)
+    workers.start(name, **slow)
+    produce(bootstrap, name, rows)
+    workers.wait(lambda: len(workers.batches()) >= 12, "first batches")
+    killed.kill()
+    ends = dict.fromkeys(range(4), 6000)
+    workers.wait(lambda: ends == workers.committed(name), "all committed")
+    for partition, numbers in rows.items():
+        seen = Counter(workers.values(name, partition))
+        assert set(texts(numbers)) == set(seen)
+        assert 2 >= max(seen.values())
+        assert 6 * 500 >= sum(seen.values()) - 6000
+
+
+def test_a_joining_worker_repeats_nothing(workers, bootstrap, topic):
+    """When a second worker joins, partitions move without one record being read twice."""
+    name = topic(partitions=4)
+    rows = {partition: range(6000) for partition in range(4)}
+    produce(bootstrap, name, rows)
+    workers.start(name, seconds_per_batch=0.1, commit_interval=60)
+    workers.wait(lambda: len(workers.batches()) >= 4, "first batches")
+    workers.start(name)
+    workers.wait(lambda: 24_000 <= sum(len(b["values"]) for b in workers.batches()), "all read")
+    for partition, numbers in rows.items():
+        assert texts(numbers) == workers.values(name, partition)
+
+
+def test_a_failing_batch_stops_the_worker_and_is_read_again(workers, bootstrap, topic):
+    """What an agent failed on is never committed, however the stream was closed."""
+    name = topic()
+    produce(bootstrap, name, {0: range(5000)})
+    failing = workers.start(name, fail_at="2600", commit_interval=0.1)
+    assert failing.wait(30) != 0
+    read = len(workers.values(name, 0))
+    assert texts(range(read)) == workers.values(name, 0)
+    assert 2600 > read
+    assert read >= workers.committed(name).get(0, 0)
+    workers.start(name)
+    workers.wait(lambda: {0: 5000} == workers.committed(name), "committed after the mend")
+    assert set(texts(range(5000))) == set(workers.values(name, 0))
+
+
+def test_idle_and_new_partitions_do_not_hold_commits_up(workers, bootstrap, topic):
+    """A partition with a single record, an empty one, and one that goes on are all committed."""
+    name = topic(partitions=3)
+    produce(bootstrap, name, {0: range(1), 2: range(100)})
+    workers.start(name, commit_interval=0.2)
+    workers.wait(lambda: {0: 1, 2: 100} == workers.committed(name), "first commits")
+    produce(bootstrap, name, {2: range(100, 2000)})
+    workers.wait(lambda: {0: 1, 2: 2000} == workers.committed(name), "later commits")
+    produce(bootstrap, name, {0: range(1, 2), 1: range(1)})
+    workers.wait(lambda: {0: 2, 1: 1, 2: 2000} == workers.committed(name), "late partitions")
+    assert texts(range(2000)) == workers.values(name, 2)
