@@ -103,8 +103,15 @@ class Store:
             iterator.next()
 
     def close(self) -> None:
-        """Flush and release the database."""
-        self._db.close()
+        """Flush and release the database.
+
+        Raises:
+            StoreError: The disk is full or failing; what was committed is in the log all the same.
+        """
+        try:
+            self._db.close()
+        except Exception as error:  # noqa: BLE001  rocksdict raises bare Exception
+            raise StoreError(f"cannot close the state store {self.path}: {error}") from None
 
     def __enter__(self) -> Self:
         return self

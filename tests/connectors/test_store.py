@@ -1,3 +1,6 @@
+import os
+import subprocess
+
 import pytest
 
 from connectors.store import Store, StoreError
@@ -31,3 +34,25 @@ def test_a_store_in_use_is_refused(tmp_path):
     """Two processes never write to one store."""
     with Store(tmp_path / "db"), pytest.raises(StoreError, match="cannot open the state store"):
         Store(tmp_path / "db")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
+def test_a_disk_that_fills_up_on_closing_loses_nothing(tmp_path):
+    """What was committed is there again when there is room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", disk]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this machine does not let us mount a small disk")
+    try:
+        store = Store(disk / "db")
+        state = os.urandom(1_000_000)
+        store.commit(changes([("anna", state)]), {})
+        with pytest.raises(StoreError, match="No space left"):
+            store.close()
+        del store
+        subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
+        with Store(disk / "db") as store:
+            assert [state] == store.load(["anna"])
+    finally:
+        subprocess.run(["umount", disk], check=True)
