@@ -96,6 +96,7 @@ class Backtest:
             name=self.store.name,
             prior=prior,
             progress=self.store.progress(),
+            profiles=False,
         )
         self._trends = Trends(settings, self._committed.trends, prior.version)
         self.learning: LearningStage | None = None

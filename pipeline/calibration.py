@@ -212,6 +212,6 @@ def alarms(
         ),
     )
     found: list[list[int]] = [[] for _ in streams]
-    for alert in Engine(settings, prior=prior).process(made).alerts:
+    for alert in Engine(settings, prior=prior, profiles=False).process(made).alerts:
         found[int(alert.subject)].append(int(within[alert.source.position]))
     return found

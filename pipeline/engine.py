@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -21,6 +22,9 @@ from pipeline.prior import UNIFORM, Prior
 from pipeline.settings import Settings
 from pipeline.symbols import Symbols, prefix, symbol
 from pipeline.trends import Rollup, Rollups, RollupsState
+
+NAMES = 1 << 17
+"""Names read from the store that are kept at hand."""
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -86,15 +90,20 @@ class Engine:
         prior: Prior = UNIFORM,
         progress: bytes | None = None,
         capacity: int = 100_000,
+        profiles: bool = True,
     ) -> None:
-        """Start from a store's `load` and `name`, and from the `progress` it holds."""
+        """Start from a store's `load` and `name`, and from the `progress` it holds.
+
+        Without `profiles` effects carry none, which spares a copy of a state for each.
+        """
         self._settings = settings
         self._settings_version = settings.version
         self._prior = prior
         self._prior_version = prior.version
-        self._name = name
+        self._name = lru_cache(NAMES)(name)
         self._symbols = Symbols()
         self._hot = HotStates(load, capacity=capacity)
+        self._profiles = profiles
         self._parameters = _parameters(settings, prior)
         self._verdict = np.zeros(1, kernel.VERDICT)
         self.progress = msgspec.msgpack.decode(progress, type=Progress) if progress else Progress()
@@ -186,7 +195,7 @@ class Engine:
                 place = SourcePosition(source=clicks.source, position=int(clicks.position[stop]))
                 alerts.append(self._alert(user, states[row], place))
                 kernel.settle(states, row, self._verdict[0]["length"])
-            if why & kernel.PROFILE_DUE:
+            if self._profiles and why & kernel.PROFILE_DUE:
                 profiles.append((user, states[row].copy()))
             start = stop + 1
         return alerts, profiles
@@ -243,9 +252,11 @@ def _distinct(column: Column) -> tuple[list[str], NDArray[np.int64]]:
 
     An event without a value bears "", which no event with a value does.
     """
-    present, inverse = np.unique(column.codes, return_inverse=True)
+    present = np.flatnonzero(np.bincount(column.codes - NO_CODE)) + NO_CODE
+    place = np.empty(len(column.values) + 1, np.int64)  # of a code among those present
+    place[present - NO_CODE] = np.arange(len(present))
     texts = [column.values[code] if code != NO_CODE else "" for code in present.tolist()]
-    return texts, inverse
+    return texts, place[column.codes - NO_CODE]
 
 
 def _sessions(column: Column) -> NDArray[np.uint64]:
