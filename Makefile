@@ -43,6 +43,7 @@ bench: $(STAMP) ## speed, memory and quality, beside what they are compared with
 	@$(BIN)/python -m bench.decoding ../shared/data/online_retail/events.csv.gz build/bench/complete_journey.parquet
 	@$(BIN)/python -m bench.training
 	@$(BIN)/python -m bench.drift
+	@$(BIN)/python -m bench.trends
 
 bench-compare: $(STAMP) ## what got slower than in the figures kept in BEFORE=DIRECTORY
 	@$(BIN)/python -m bench.compare $(BEFORE)

@@ -6,6 +6,7 @@ It reads, orders and writes; what the events mean is decided in `pipeline` and `
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -14,13 +15,14 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from connectors.log import JsonLines
-from connectors.store import Store
+from connectors.store import Store, StoreError
 from connectors.validate import Reject
 from pipeline.engine import Engine
 from pipeline.events import Clicks, DriftAlert
 from pipeline.prior import Prior
+from pipeline.rollups import Rollup
 from pipeline.settings import Settings
-from pipeline.trends import Rollup, Trends, TrendsState
+from pipeline.trends import Trends, TrendsState
 from pipeline.windows import Window
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 COMMIT_EVERY = 8
 """Batches between two commits."""
 
-LOGS = ("alerts.jsonl", "rejects.jsonl", "rollups.jsonl", "metrics.jsonl")
+LOGS = ("alerts.jsonl", "rejects.jsonl", "rollups.jsonl", "forecasts.jsonl", "metrics.jsonl")
 
 
 class Committed(msgspec.Struct, kw_only=True):
@@ -148,7 +150,10 @@ class Backtest:
         raised = list(alerts)
         for rollup in rollups:
             self._logs["rollups.jsonl"].write(rollup)
-            raised += self._trends.add(rollup)
+            outlook = self._trends.add(rollup)
+            raised += outlook.alerts
+            for forecast in outlook.forecasts:
+                self._logs["forecasts.jsonl"].write(forecast)
         for alert in sorted(raised, key=lambda alert: alert.source.position):
             self._logs["alerts.jsonl"].write(alert)
 
@@ -192,6 +197,9 @@ class Backtest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # A full disk fails here once more, and what failed first is what has to be told.
+        with suppress(OSError, StoreError) if error else nullcontext():
+            self.store.close()
         for log in self._logs.values():
-            log.close()
-        self.store.close()
+            with suppress(OSError) if error else nullcontext():
+                log.close()

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from connectors.report_page import figures
-from pipeline.events import DriftAlert
+from pipeline.events import CategoryForecast, DriftAlert
 
 SCRIPTS = ("base.js", "charts.js", "alerts.js", "page.js")
-READS = ("summary.json", "alerts.jsonl", "metrics.jsonl", "rejects.jsonl")
+READS = ("summary.json", "alerts.jsonl", "forecasts.jsonl", "metrics.jsonl", "rejects.jsonl")
 
 Record = TypeVar("Record")
 
@@ -46,12 +46,20 @@ def report_data(directory: Path) -> dict[str, Any]:
     summary = next(_records(directory / "summary.json", dict[str, Any], whole=True), {})
     starts = figures.window_starts(summary, windows, alerts())
     return {
-        "summary": {key: value for key, value in summary.items() if key != "trends"},
+        "summary": {
+            key: value for key, value in summary.items() if key not in {"trends", "forecasts"}
+        },
         "starts": starts,
         "metrics": figures.metrics(windows),
         "alerts_by_window": figures.alerts_by_window(alerts(), starts),
         "flows": figures.flows(alerts),
-        "trends": figures.trends(summary, alerts(), starts),
+        "trends": figures.trends(
+            summary,
+            alerts(),
+            starts,
+            _records(directory / "forecasts.jsonl", CategoryForecast),
+        ),
+        "hindsight": summary.get("forecasts", []),
         "alerts": figures.alert_list(alerts()),
         "rejects": figures.rejects(_records(directory / "rejects.jsonl", dict[str, Any])),
     }

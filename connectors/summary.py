@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -14,9 +16,10 @@ import pyarrow.parquet as pq
 from connectors.log import write_atomically
 from connectors.store import Store
 from pipeline.engine import Counts, Engine
-from pipeline.events import InterestProfile
+from pipeline.events import CategoryForecast, InterestProfile
+from pipeline.hindsight import Hindsight, hindsight
 from pipeline.interest import STATE, decode_into
-from pipeline.trends import Rollup
+from pipeline.rollups import Rollup
 
 _INTERESTS = pa.list_(pa.struct([("category", pa.string()), ("weight", pa.float64())]))
 PROFILES = pa.schema(
@@ -31,6 +34,7 @@ PROFILES = pa.schema(
 )
 """The columns of profiles.parquet."""
 
+_Record = TypeVar("_Record", Rollup, CategoryForecast)
 _ROWS_A_GROUP = 10_000
 _MOST_CATEGORIES = 200
 
@@ -43,9 +47,10 @@ class CategoryShares(msgspec.Struct, frozen=True):
 
 
 class TrendHistory(msgspec.Struct, frozen=True):
-    """The most frequent categories' shares by window; ISO 8601 starts."""
+    """The events of each window, and the most frequent categories' shares; ISO 8601 starts."""
 
     window_starts: list[str]
+    totals: list[int]
     categories: list[CategoryShares]
 
 
@@ -67,6 +72,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_seconds: float
     interest_events_per_second: float
     trends: TrendHistory
+    forecasts: list[Hindsight]
 
 
 def write_profiles(path: Path, store: Store, engine: Engine) -> int:
@@ -119,6 +125,7 @@ def write_summary(
 ) -> Summary:
     """Gather what the files of a replay say, and write summary.json."""
     rejected = _count_lines(directory / "rejects.jsonl")
+    rollups = list(_records(directory / "rollups.jsonl", Rollup))
     first, last = (iso(time) for time in period) if period else ("", "")
     summary = Summary(
         command=command,
@@ -135,7 +142,8 @@ def write_summary(
         last_event=last,
         elapsed_seconds=round(elapsed, 1),
         interest_events_per_second=round(speed),
-        trends=_trends(directory / "rollups.jsonl"),
+        trends=_trends(rollups),
+        forecasts=hindsight(_records(directory / "forecasts.jsonl", CategoryForecast), rollups),
     )
     write_atomically(directory / "summary.json", msgspec.json.encode(summary))
     return summary
@@ -160,16 +168,20 @@ def _alerts_by_kind(path: Path) -> dict[str, int]:
         return dict(sorted(Counter(decoder.decode(line).kind for line in file).items()))
 
 
-def _trends(path: Path) -> TrendHistory:
-    decoder = msgspec.json.Decoder(Rollup)
+def _records(path: Path, kind: type[_Record]) -> Iterator[_Record]:
+    decoder = msgspec.json.Decoder(kind)
     with path.open("rb") as file:
-        rollups = [decoder.decode(line) for line in file]
-    totals = [max(sum(rollup.counts.values()), 1) for rollup in rollups]
+        yield from map(decoder.decode, file)
+
+
+def _trends(rollups: list[Rollup]) -> TrendHistory:
+    totals = [max(rollup.total, 1) for rollup in rollups]
     overall: Counter[str] = Counter()
     for rollup in rollups:
         overall.update(rollup.counts)
     return TrendHistory(
         window_starts=[iso(rollup.start) for rollup in rollups],
+        totals=[rollup.total for rollup in rollups],
         categories=[
             CategoryShares(
                 category,

@@ -18,9 +18,15 @@ from numpy.typing import NDArray
 from connectors.layout import FIELDS, full_names
 from connectors.timestamps import Raw, Span
 from connectors.validate import RawClicks, Reject, validate
-from pipeline.events import SCHEMA_VERSION, Clicks, DriftAlert, InterestProfile
+from pipeline.events import (
+    SCHEMA_VERSION,
+    CategoryForecast,
+    Clicks,
+    DriftAlert,
+    InterestProfile,
+)
+from pipeline.rollups import Rollup
 from pipeline.settings import SettingsError, Source
-from pipeline.trends import Rollup
 
 MAX_RECORD = 1 << 20
 """The longest record that is read, in bytes."""
@@ -28,7 +34,7 @@ MAX_RECORD = 1 << 20
 EXCERPT = 500
 """How much of a rejected record is kept in a file of rejects."""
 
-_Message = TypeVar("_Message", DriftAlert, InterestProfile, "_VersionedRollup")
+_Message = TypeVar("_Message", DriftAlert, InterestProfile, CategoryForecast, "_VersionedRollup")
 
 
 class WireError(ValueError):
@@ -145,6 +151,20 @@ def decode_profile(data: bytes) -> InterestProfile:
         WireError: the bytes are no profile of a schema version that this release reads.
     """
     return _decode(data, InterestProfile)
+
+
+def encode_forecast(forecast: CategoryForecast) -> bytes:
+    """Write a category's forecast as JSON."""
+    return msgspec.json.encode(forecast)
+
+
+def decode_forecast(data: bytes) -> CategoryForecast:
+    """Read a category's forecast.
+
+    Raises:
+        WireError: the bytes are no forecast of a schema version that this release reads.
+    """
+    return _decode(data, CategoryForecast)
 
 
 def encode_rollup(rollup: Rollup) -> bytes:

@@ -19,9 +19,9 @@ from pipeline.events import NO_CODE, Clicks, Column, DriftAlert, InterestProfile
 from pipeline.hot import HotStates, Load
 from pipeline.interest import profile
 from pipeline.prior import UNIFORM, Prior
+from pipeline.rollups import Rollup, Rollups, RollupsState
 from pipeline.settings import Settings
 from pipeline.symbols import Symbols, prefix, symbol
-from pipeline.trends import Rollup, Rollups, RollupsState
 
 NAMES = 1 << 17
 """Names read from the store that are kept at hand."""
@@ -120,7 +120,13 @@ class Engine:
         before = self._outcomes(rows)
         alerts, profiles = self._advance(clicks, columns)
         self._count(self._outcomes(rows) - before)
-        rollups = self._rollups.add(clicks, columns.category, columns.weight > 0)
+        rollups = self._rollups.add(
+            clicks,
+            user=np.array([symbol(name) for name in users], np.uint64)[user],
+            item=columns.item,
+            category=columns.category,
+            counted=columns.weight > 0,
+        )
         self.progress.position = int(clicks.position[-1])
         return Effects(alerts=alerts, profiles=profiles, rollups=rollups)
 

@@ -122,6 +122,7 @@ class AlertKind(StrEnum):
     USER_JUMP = "user_jump"
     CATEGORY_RISING = "category_rising"
     CATEGORY_FALLING = "category_falling"
+    CATEGORY_EMERGING = "category_emerging"
     MODEL_STALE = "model_stale"
 
 
@@ -191,4 +192,32 @@ class InterestProfile(msgspec.Struct, frozen=True, kw_only=True):
     short_term: list[Interest]
     long_term: list[Interest]
     recent_items: list[str]
+    schema: int = SCHEMA_VERSION
+
+
+class ForecastWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """The events expected with start <= time < end, and the interval low to high, both included.
+
+    `volume` is what is expected over all categories.
+    """
+
+    start: int
+    end: int
+    expected: float
+    low: int
+    high: int
+    volume: float
+
+
+class CategoryForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """A category's next windows, as forecast when the window that ends at `made` had closed.
+
+    `coverage` is the share of the intervals that are to hold what comes.
+    """
+
+    category: str
+    made: int
+    coverage: float
+    windows: list[ForecastWindow]
+    settings: str
     schema: int = SCHEMA_VERSION

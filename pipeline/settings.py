@@ -103,6 +103,10 @@ class Trends(Section, frozen=True):
     """Windows seen before the first alert."""
     minimum_events: int = 50
     """A category is judged when this many of its events are seen or expected in a window."""
+    horizons: int = 4
+    """Windows ahead that are forecast; 0 forecasts none."""
+    coverage: float = 0.9
+    """Share of the forecast intervals that are to hold what comes."""
 
 
 class Windows(Section, frozen=True):

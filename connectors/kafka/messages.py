@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from aiokafka import ConsumerRecord
 
 from connectors.kafka.cloudevents import cloud_event
-from connectors.kafka.topics import LARGEST, ROLLUPS
+from connectors.kafka.topics import FORECASTS, LARGEST, ROLLUPS
 from connectors.validate import Reject
-from connectors.wire import encode_alert, encode_profile, encode_rollup
-from pipeline.events import DriftAlert, InterestProfile
-from pipeline.trends import Rollup
+from connectors.wire import encode_alert, encode_forecast, encode_profile, encode_rollup
+from pipeline.events import CategoryForecast, DriftAlert, InterestProfile
+from pipeline.rollups import Rollup
 
 ALERTS = "interest-drift"
 PROFILES = "interest-profiles"
@@ -53,6 +53,13 @@ def rollup_message(rollup: Rollup) -> Message:
     name = f"{rollup.source}/{rollup.start}"
     headers = cloud_event("rollup", name, rollup.end, source=rollup.source)
     return Message(ROLLUPS, str(rollup.start).encode(), encode_rollup(rollup), headers)
+
+
+def forecast_message(forecast: CategoryForecast, source: str) -> Message:
+    """Return a category's forecast as a record."""
+    name = f"{forecast.category}/{forecast.made}"
+    headers = cloud_event("forecast", name, forecast.made, source=source)
+    return Message(FORECASTS, forecast.category.encode(), encode_forecast(forecast), headers)
 
 
 def dead_letter(reject: Reject, record: ConsumerRecord[bytes, bytes]) -> Message:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterator
 
 import msgspec
 
-from pipeline.trends import Rollup
+from pipeline.rollups import Rollup, merged
 
 PATIENCE = 2
 """Windows that another partition must be ahead before a silent one is passed over."""
@@ -65,23 +64,8 @@ class RollupMerge:
             if lacking and not (self._is_overdue(start) and lacking.issubset(silent)):
                 return
             self.state.closed = start
-            yield _sum(self.state.waiting.pop(start))
+            yield merged(self.state.waiting.pop(start))
 
     def _is_overdue(self, start: int) -> bool:
         size = self.state.waiting[start][0].end - start
         return max(self.state.newest.values()) > start + PATIENCE * size
-
-
-def _sum(rollups: list[Rollup]) -> Rollup:
-    """Add rollups of one window; the position is that of the first source by name."""
-    first = min(rollups, key=lambda rollup: rollup.source)
-    counts: Counter[str] = Counter()
-    for rollup in rollups:
-        counts.update(rollup.counts)
-    return Rollup(
-        start=first.start,
-        end=first.end,
-        counts=dict(sorted(counts.items())),
-        source=first.source,
-        position=first.position,
-    )

@@ -19,6 +19,7 @@ CONNECT_SECONDS = 10
 LARGEST = 16 << 20
 """Bytes of the largest message on a topic of dead letters or rollups; Kafka's default is 1 MiB."""
 ROLLUPS = "category-rollups"
+FORECASTS = "category-forecasts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,7 @@ class Topic:
 
 
 def topics(kafka: Kafka) -> list[Topic]:
-    """Return the six topics, clicks first, with the prefix in their names."""
+    """Return the seven topics, clicks first, with the prefix in their names."""
     retention = str(int(kafka.retention))
     # Retention goes by a record's time. Played history would be deleted at once by event time.
     kept = {
@@ -61,6 +62,7 @@ def topics(kafka: Kafka) -> list[Topic]:
         topic(kafka.clicks_topic, kafka.partitions, kept, ours=False),
         topic("interest-drift", kafka.partitions, kept),
         topic("interest-profiles", kafka.partitions, compacted),
+        topic(FORECASTS, 1, compacted),
         topic("model-checkpoints", 1, compacted),  # chunks and manifest in one order
         topic("clicks-dlq", 1, kept | large),
         # Few and small, and trends are rebuilt from them: kept for good.

@@ -1,4 +1,4 @@
-"""Category trends on the bus: every partition's rollups in, alerts about categories out."""
+"""Category trends on the bus: every partition's rollups in, alerts and forecasts out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from connectors.kafka.messages import alert_message
+from connectors.kafka.messages import Message, alert_message, forecast_message
 from connectors.kafka.partitions import Stamp, first_offset
 from connectors.kafka.publisher import Publisher
 from connectors.kafka.rollup_merge import MergeState, RollupMerge
@@ -21,7 +21,6 @@ from connectors.prior_file import load_prior
 from connectors.store import Store
 from connectors.wire import WireError, decode_rollup
 from pipeline.engine import Changes
-from pipeline.events import DriftAlert
 from pipeline.settings import Settings
 from pipeline.trends import Trends, TrendsState
 
@@ -70,15 +69,15 @@ class TrendStage:
 
     async def handle(self, batch: RecordBatch) -> None:
         """Deal with a batch, in the order of `InterestStage.handle`."""
-        alerts: list[DriftAlert] = []
+        messages: list[Message] = []
         sources = await self._sources()
         for offset, value in zip(batch.offsets.tolist(), batch.values, strict=True):
             if offset >= self._progress.stamp.next:
-                raised = await self._apply(
+                told = await self._apply(
                     offset, value, sources, newest=offset + 1 >= batch.highwater
                 )
-                alerts += raised if offset >= self._published else []
-        await self._publisher.publish(alert_message(alert) for alert in alerts)
+                messages += told if offset >= self._published else []
+        await self._publisher.publish(messages)
         self._progress.stamp.next = max(self._progress.stamp.next, batch.end)
         self._commit()
 
@@ -100,16 +99,16 @@ class TrendStage:
         sources: dict[str, TopicPartition],
         *,
         newest: bool,
-    ) -> list[DriftAlert]:
+    ) -> list[Message]:
         try:
             self._merge.add(decode_rollup(value or b""))
         except WireError as error:
             log.error("%s, offset %d: %s; passed over", ROLLUPS, offset, error)  # noqa: TRY400
             return []
-        alerts = self._judge(sources)
+        messages = self._judge(sources)
         if newest and self._merge.overdue():  # before that, nobody can be said to be silent
-            alerts += self._judge(sources, await self._silent(sources, offset))
-        return alerts
+            messages += self._judge(sources, await self._silent(sources, offset))
+        return messages
 
     async def _sources(self) -> dict[str, TopicPartition]:
         """Return the click topic's partitions by the names that rollups give them."""
@@ -129,9 +128,13 @@ class TrendStage:
                 return set()
         return {name for name, tp in sources.items() if read[name] >= ends[tp]}
 
-    def _judge(self, sources: Collection[str], silent: Collection[str] = ()) -> list[DriftAlert]:
-        closed = self._merge.closed(sources, silent)
-        return [alert for rollup in closed for alert in self._trends.add(rollup)]
+    def _judge(self, sources: Collection[str], silent: Collection[str] = ()) -> list[Message]:
+        messages = []
+        for rollup in self._merge.closed(sources, silent):
+            outlook = self._trends.add(rollup)
+            messages += [alert_message(alert) for alert in outlook.alerts]
+            messages += [forecast_message(f, rollup.source) for f in outlook.forecasts]
+        return messages
 
     def _commit(self) -> None:
         if self._store:

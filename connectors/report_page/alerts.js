@@ -63,6 +63,8 @@ function sentence({ kind, subject, since, from, to }) {
       return [who, " rose", shares(), "."];
     case "category_falling":
       return [who, " fell", shares(), "."];
+    case "category_emerging":
+      return [who, " is new", to.length ? `: ${percent(to[0].weight)} of all events` : "", "."];
     default:
       return ["The model ", who, ` has grown stale since about ${day(since)}.`];
   }

@@ -27,6 +27,7 @@ const KINDS = {
   user_jump: { name: "Jump", many: "jumps", sign: "↷" },
   category_rising: { name: "Rising", many: "rising", sign: "▲" },
   category_falling: { name: "Falling", many: "falling", sign: "▼" },
+  category_emerging: { name: "Emerging", many: "emerging", sign: "✦" },
   model_stale: { name: "Stale model", many: "stale models", sign: "◌" },
 };
 

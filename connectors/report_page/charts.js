@@ -270,21 +270,42 @@ function orderLinks(links, places) {
   return [...links].sort((a, b) => rank(0, a) - rank(0, b) || rank(1, a) - rank(1, b));
 }
 
-/* shares: one a window; marks: [[window, kind, score]] */
-function sparkline({ title, starts, shares, marks }) {
+/* The area between low and high where both are known: [[low, high] or null]. */
+function areaPath(band, x, y) {
+  const runs = [];
+  band.forEach((interval, i) => {
+    if (!interval) return;
+    if (i && band[i - 1]) runs.at(-1).push([i, ...interval]);
+    else runs.push([[i, ...interval]]);
+  });
+  const at = (i, value) => `${x(i).toFixed(1)} ${y(value).toFixed(1)}`;
+  return runs
+    .map((run) => `M${[...run.map(([i, , high]) => at(i, high)), ...run.reverse().map(([i, low]) => at(i, low))].join("L")}Z`)
+    .join("");
+}
+
+/* shares: one a window; marks: [[window, kind, score]]; band: what was forecast for each window;
+   ahead: [[expected, low, high]] of the windows to come. */
+function sparkline({ title, starts, shares, marks, band, ahead }) {
   const known = shares.filter((share) => share != null);
-  const high = Math.max(...known, 1e-9);
+  const intervals = [...band, ...ahead.map(([, low, top]) => [low, top])];
+  const seen = Math.max(...known, 1e-9);
+  const high = Math.max(seen, Math.min(1.5 * seen, Math.max(...intervals.map((interval) => interval?.[1] ?? 0))));
+  const all = shares.length + ahead.length;
+  const named = (i) => (i < starts.length ? windowName(starts, i) : `Forecast, ${plural(i - starts.length + 1, "window", "windows")} ahead`);
   return (width) => {
-    const [height, pad] = [64, 8];
-    const step = (width - 2 * pad) / Math.max(1, shares.length - 1);
+    const [height, pad] = [72, 8];
+    const step = (width - 2 * pad) / Math.max(1, all - 1);
     const x = (i) => pad + i * step;
-    const y = (share) => height - pad - (share / high) * (height - 2 * pad);
-    const path = linePath(shares, x, y);
+    const y = (share) => height - pad - (Math.min(share, high) / high) * (height - 2 * pad);
+    const coming = [shares.at(-1), ...ahead.map(([expected]) => expected)];
     const canvas = svg(
       "svg",
       { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title },
       svg("line", { class: "grid", x1: 0, x2: width, y1: y(0), y2: y(0) }),
-      svg("path", { class: "spark", d: path }),
+      svg("path", { class: "spark-band", d: areaPath(intervals, x, y) }),
+      ahead.length ? svg("path", { class: "spark-ahead", d: linePath(coming, (i) => x(shares.length - 1 + i), y) }) : null,
+      svg("path", { class: "spark", d: linePath(shares, x, y) }),
     );
     for (const [window, kind] of marks) {
       if (shares[window] == null) continue;
@@ -293,9 +314,13 @@ function sparkline({ title, starts, shares, marks }) {
     }
     canvas.addEventListener("pointermove", (event) => {
       const inside = event.clientX - canvas.getBoundingClientRect().left - pad;
-      const i = Math.max(0, Math.min(shares.length - 1, Math.round(inside / step)));
-      showTip(event.clientX, event.clientY, windowName(starts, i), [
-        ["share of events", percent(shares[i]), "var(--ink)"],
+      const i = Math.max(0, Math.min(all - 1, Math.round(inside / step)));
+      const interval = intervals[i];
+      showTip(event.clientX, event.clientY, named(i), [
+        i < shares.length
+          ? ["share of events", percent(shares[i]), "var(--ink)"]
+          : ["expected", percent(ahead[i - shares.length][0]), "var(--ink)"],
+        ...(interval ? [["forecast interval", `${percent(interval[0])} to ${percent(interval[1])}`, "var(--spark-band)"]] : []),
         ...marks
           .filter(([window]) => window === i)
           .map(([, kind, z]) => [KINDS[kind].name, `z ${number(z, 1)}`, kindColour(kind)]),

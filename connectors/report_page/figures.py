@@ -15,7 +15,7 @@ from heapq import nlargest
 from itertools import compress
 from typing import Any, TypeVar
 
-from pipeline.events import AlertKind, DriftAlert, Interest
+from pipeline.events import AlertKind, CategoryForecast, DriftAlert, Interest
 
 Record = dict[str, Any]
 Link = tuple[str | None, str | None]
@@ -25,7 +25,9 @@ METRICS = ("recall@20", "mrr@20", "ndcg@10")
 MODELS = ("model", "blend", "knn", "markov", "popularity", "personal")
 SLICES = ("cold_inclusive", "repeat_free")
 USER_KINDS = frozenset({AlertKind.USER_MIGRATION, AlertKind.USER_JUMP})
-CATEGORY_KINDS = frozenset({AlertKind.CATEGORY_RISING, AlertKind.CATEGORY_FALLING})
+CATEGORY_KINDS = frozenset(
+    {AlertKind.CATEGORY_RISING, AlertKind.CATEGORY_FALLING, AlertKind.CATEGORY_EMERGING}
+)
 KINDS = list(AlertKind)
 
 WEEK = 7 * 24 * 3600 * 1000  # milliseconds
@@ -147,27 +149,72 @@ def flows(read_alerts: Callable[[], Iterable[DriftAlert]]) -> list[list[Any]]:
     return [[*link, round(weight[link], 4), count[link]] for link in heaviest]
 
 
-def trends(summary: Record, alerts: Iterable[DriftAlert], starts: Sequence[int]) -> Record:
+def trends(
+    summary: Record,
+    alerts: Iterable[DriftAlert],
+    starts: Sequence[int],
+    forecasts: Iterable[CategoryForecast] = (),
+) -> Record:
     """Return categories' shares by window with their alerts as marks, the strongest first.
 
-    A mark is [window, kind, score]. `untracked` names the categories that have alerts but no
-    shares in the summary. Without any category alert, all tracked categories are given.
+    A mark is [window, kind, score]. `band` has for each window the interval that was forecast for
+    it one window ahead, [low, high] as shares, and `ahead` the windows after the newest, [expected,
+    low, high]. `untracked` names the categories that have alerts but no shares in the summary.
+    Without any category alert, all tracked categories are given.
     """
     marks: dict[str, list[tuple[int, str, float]]] = defaultdict(list)
     for alert in alerts:
         if alert.kind in CATEGORY_KINDS:
             mark = (window_of(alert.time, starts), alert.kind.value, round(alert.score, 2))
             marks[alert.subject].append(mark)
-    tracked = {c["category"]: c["shares"] for c in summary.get("trends", {}).get("categories", [])}
+    history = summary.get("trends", {})
+    tracked = {c["category"]: c["shares"] for c in history.get("categories", [])}
+    bands, ahead = _forecasts(forecasts, starts, history.get("totals", []), set(tracked))
     strongest = sorted(marks, key=lambda name: -max(abs(score) for *_, score in marks[name]))
     shown = [name for name in strongest if name in tracked] if marks else list(tracked)
     return {
         "categories": [
-            {"category": name, "shares": tracked[name], "marks": marks.get(name, [])}
+            {
+                "category": name,
+                "shares": tracked[name],
+                "marks": marks.get(name, []),
+                "band": bands.get(name, []),
+                "ahead": ahead.get(name, []),
+            }
             for name in shown
         ],
         "untracked": [name for name in strongest if name not in tracked],
     }
+
+
+def _forecasts(
+    forecasts: Iterable[CategoryForecast],
+    starts: Sequence[int],
+    totals: Sequence[int],
+    names: set[str],
+) -> tuple[dict[str, list[list[float] | None]], dict[str, list[list[float]]]]:
+    """Return by category the bands over the windows, and what lies ahead of the newest."""
+    windows = {start: place for place, start in enumerate(starts)}
+    bands: dict[str, list[list[float] | None]] = {}
+    ahead: dict[str, list[list[float]]] = {}
+    for forecast in forecasts:
+        name, first = forecast.category, forecast.windows[0]
+        if name not in names:
+            continue
+        if first.start in windows:
+            place = windows[first.start]
+            total = max(totals[place], 1)
+            band = bands.setdefault(name, [None] * len(starts))
+            band[place] = [round(first.low / total, 6), round(first.high / total, 6)]
+        if starts and first.start > starts[-1]:
+            ahead[name] = [
+                [
+                    round(value / window.volume, 6)
+                    for value in (window.expected, window.low, window.high)
+                ]
+                for window in forecast.windows
+            ]
+    return bands, ahead
 
 
 def alert_list(alerts: Iterable[DriftAlert]) -> Record:

@@ -197,6 +197,29 @@ function flow(section) {
 
 const CARDS = 12;
 
+/* How the forecasts stood up to what came, a row a horizon. */
+function forecastTable() {
+  const ratio = (value) => (value == null ? NONE : value.toFixed(2));
+  return html(
+    "div",
+    { class: "card hindsight" },
+    html("h3", {}, "How the forecasts stood up"),
+    table(
+      "How the forecasts stood up",
+      [["Windows ahead"], ["Intervals", true], ["Held what came", true], ["Width over expected", true], ["Error, naive = 1", true], ["Error, seasonal naive = 1", true]],
+      data.hindsight.map((row) => [
+        number(row.ahead),
+        number(row.intervals),
+        `${number(100 * row.coverage, 1)} %`,
+        ratio(row.width),
+        ratio(row.to_naive),
+        ratio(row.to_seasonal_naive),
+      ]),
+      "plain",
+    ),
+  );
+}
+
 function trends(section) {
   const { categories, untracked } = data.trends;
   const { starts } = data;
@@ -208,7 +231,7 @@ function trends(section) {
   if (!marked && categories.length) {
     section.append(html("p", { class: "soft" }, "No category rose or fell beyond its threshold; these are the largest."));
   }
-  const card = ({ category: name, shares, marks }) => {
+  const card = ({ category: name, shares, marks, band, ahead }) => {
     const known = shares.filter((share) => share != null);
     const kinds = Object.keys(KINDS).filter((kind) => marks.some(([, marked]) => marked === kind));
     const title = `${category(name)}: share of events by window, ${percent(known[0])} at first, ${percent(known.at(-1))} at last`;
@@ -217,7 +240,7 @@ function trends(section) {
       { class: "card trend" },
       html("h3", { title: name }, category(name)),
       html("p", { class: "soft" }, `${percent(known[0])} → ${percent(known.at(-1))}`),
-      drawing(sparkline({ title, starts, shares, marks }), "chart spark-box"),
+      drawing(sparkline({ title, starts, shares, marks, band: band.length ? band : shares.map(() => null), ahead }), "chart spark-box"),
       html(
         "p",
         { class: "marks" },
@@ -241,6 +264,7 @@ function trends(section) {
     const names = untracked.slice(0, 12).map(category).join(", ");
     section.append(html("p", { class: "soft" }, `${plural(untracked.length, "category", "categories")} with alerts too small to be followed here: ${names}${untracked.length > 12 ? ", …" : "."}`));
   }
+  if (data.hindsight.length) section.append(forecastTable());
 }
 
 function everyAlert(section) {

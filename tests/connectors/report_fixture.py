@@ -11,8 +11,10 @@ import msgspec
 
 from pipeline.events import (
     AlertKind,
+    CategoryForecast,
     DriftAlert,
     Evidence,
+    ForecastWindow,
     Guarantee,
     Interest,
     SourcePosition,
@@ -20,6 +22,7 @@ from pipeline.events import (
 
 WEEKS = 52
 START = datetime(2017, 1, 2, tzinfo=UTC)
+VOLUME = 50_000
 WEEK = 7 * 24 * 3600 * 1000  # milliseconds
 CATEGORIES = [
     *("garden/tools", "garden/furniture", "garden/plants", "home/kitchen/pans", "home/lighting"),
@@ -193,6 +196,32 @@ def rejects():
         }
 
 
+def forecasts():
+    """What was forecast of each category behind each week: last week's share, give or take."""
+    return [
+        CategoryForecast(
+            category=name,
+            made=milliseconds(week + 1),
+            coverage=0.9,
+            windows=[
+                ForecastWindow(
+                    start=milliseconds(week + ahead),
+                    end=milliseconds(week + ahead + 1),
+                    expected=share * VOLUME,
+                    low=round(share * VOLUME * (0.9 - ahead / 20)),
+                    high=round(share * VOLUME * (1.1 + ahead / 20)),
+                    volume=VOLUME,
+                )
+                for ahead in (1, 2, 3, 4)
+            ],
+            settings="3f2a9c41",
+        )
+        for name, row in zip(CATEGORIES, shares(), strict=True)
+        for week, share in enumerate(row)
+        if week >= 6
+    ]
+
+
 def write_backtest(directory, users=6_000):
     """Write the files that a replay of a year leaves; `users` is the number of user alerts."""
     told = alerts(users)
@@ -213,11 +242,23 @@ def write_backtest(directory, users=6_000):
         "interest_events_per_second": 104_310.5,
         "trends": {
             "window_starts": [start.isoformat() for start in starts()],
+            "totals": [VOLUME] * WEEKS,
             "categories": [
                 {"category": name, "shares": row}
                 for name, row in zip(CATEGORIES, shares(), strict=True)
             ],
         },
+        "forecasts": [
+            {
+                "ahead": ahead,
+                "intervals": 1_380 - 30 * ahead,
+                "coverage": 0.9 + ahead / 1000,
+                "width": 0.4 + ahead / 10,
+                "to_naive": 0.8 + ahead / 50,
+                "to_seasonal_naive": None,
+            }
+            for ahead in (1, 2, 3, 4)
+        ],
         "settings": "3f2a9c41",
         "command": "driftline replay clicks-2017.parquet --out backtest",
     }
@@ -225,6 +266,7 @@ def write_backtest(directory, users=6_000):
     (directory / "summary.json").write_bytes(msgspec.json.encode(summary))
     for name, records in (
         ("alerts", told),
+        ("forecasts", forecasts()),
         ("metrics", list(windows())),
         ("rejects", list(rejects())),
     ):

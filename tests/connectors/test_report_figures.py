@@ -8,8 +8,10 @@ from report_fixture import category_alert, stale_alert
 from connectors.report_page import figures
 from pipeline.events import (
     AlertKind,
+    CategoryForecast,
     DriftAlert,
     Evidence,
+    ForecastWindow,
     Guarantee,
     Interest,
     SourcePosition,
@@ -59,6 +61,16 @@ def same(value):
 def test_a_time_belongs_to_the_window_it_closes(time, expected):
     """A window reaches from after its start to its end; times outside go to the nearest."""
     assert expected == figures.window_of(time, [0, 10, 20])
+
+
+def forecast(category, made, *, low, high):
+    windows = [
+        ForecastWindow(start=made + i, end=made + i + 1, expected=5, low=low, high=high, volume=20)
+        for i in range(2)
+    ]
+    return CategoryForecast(
+        category=category, made=made, coverage=0.9, windows=windows, settings=""
+    )
 
 
 def test_times_without_an_offset_are_utc():
@@ -149,7 +161,18 @@ def test_trends_without_alerts_show_every_tracked_category():
     """A quiet backtest still shows its shares."""
     tracked = [{"category": "a", "shares": [1.0]}]
     got = figures.trends({"trends": {"categories": tracked}}, [], [0])
-    assert {"categories": [{**tracked[0], "marks": []}], "untracked": []} == got
+    alone = {**tracked[0], "marks": [], "band": [], "ahead": []}
+    assert {"categories": [alone], "untracked": []} == got
+
+
+def test_forecasts_are_drawn_as_shares_of_the_windows():
+    """The band stands at the window that it was made for, the newest forecast ahead of them all."""
+    history = {"categories": [{"category": "a", "shares": [0.5, 0.4]}], "totals": [10, 20]}
+    made = [forecast("a", at, low=4, high=8) for at in (1, 2)]
+    got = figures.trends({"trends": history}, [], [0, 1], [*made, forecast("b", 1, low=1, high=2)])
+    [drawn] = got["categories"]
+    assert [None, [0.2, 0.4]] == drawn["band"]
+    assert [[0.25, 0.2, 0.4], [0.25, 0.2, 0.4]] == drawn["ahead"]
 
 
 def test_an_alert_is_packed_into_a_row():

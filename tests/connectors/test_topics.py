@@ -8,12 +8,13 @@ from pipeline.settings import Duration, SettingsError
 
 
 def test_names_take_the_prefix():
-    """The six topics carry the prefix, and the click topic its own name."""
+    """The seven topics carry the prefix, and the click topic its own name."""
     found = topics(Kafka(topic_prefix="shop.", clicks_topic="events"))
     assert [
         "shop.events",
         "shop.interest-drift",
         "shop.interest-profiles",
+        "shop.category-forecasts",
         "shop.model-checkpoints",
         "shop.clicks-dlq",
         "shop.category-rollups",
@@ -21,9 +22,9 @@ def test_names_take_the_prefix():
 
 
 def test_what_stands_for_a_state_is_compacted():
-    """Profiles and checkpoints are compacted, streams of events are kept for a time."""
+    """Profiles, forecasts and checkpoints are compacted, streams of events are kept for a time."""
     found = topics(Kafka(retention=Duration.parse("7d")))
-    assert ["delete", "delete", "compact", "compact", "delete", "delete"] == [
+    assert ["delete", "delete", *["compact"] * 3, "delete", "delete"] == [
         topic.config["cleanup.policy"] for topic in found
     ]
     assert [str(7 * 86_400_000)] * 3 + ["-1"] == [

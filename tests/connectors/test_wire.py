@@ -10,14 +10,17 @@ from connectors import wire
 from connectors.validate import Reject
 from pipeline.events import (
     AlertKind,
+    CategoryForecast,
     Click,
     DriftAlert,
     Evidence,
+    ForecastWindow,
     Guarantee,
     Interest,
     InterestProfile,
     SourcePosition,
 )
+from pipeline.rollups import Rollup
 from pipeline.settings import SettingsError, Source
 
 GOOD = b'{"user_id":"anna","item_id":"lamp","timestamp":1714564800,"context":{"page":[1,2]}}'
@@ -244,6 +247,55 @@ profiles = st.builds(
 def test_an_alert_comes_back_as_it_was(alert):
     """Decoding undoes encoding."""
     assert alert == wire.decode_alert(wire.encode_alert(alert))
+
+
+forecasts = st.builds(
+    CategoryForecast,
+    category=text,
+    made=times,
+    coverage=numbers,
+    windows=st.lists(
+        st.builds(
+            ForecastWindow,
+            start=times,
+            end=times,
+            expected=numbers,
+            low=times,
+            high=times,
+            volume=numbers,
+        ),
+        max_size=2,
+    ),
+    settings=text,
+)
+symbols = st.integers(1, 2**64 - 1)
+rollups = st.builds(
+    Rollup,
+    start=times,
+    end=times,
+    counts=st.dictionaries(text, times, max_size=3),
+    types=st.dictionaries(text, times, max_size=2),
+    uncategorised=times,
+    users=st.dictionaries(symbols, st.lists(st.integers(0, 2), max_size=2), max_size=2),
+    items=st.dictionaries(symbols, times, max_size=2),
+    source=text,
+    position=times,
+)
+
+
+@given(forecasts, rollups)
+def test_forecasts_and_rollups_come_back_as_they_were(forecast, rollup):
+    """Decoding undoes encoding."""
+    assert forecast == wire.decode_forecast(wire.encode_forecast(forecast))
+    assert rollup == wire.decode_rollup(wire.encode_rollup(rollup))
+
+
+def test_a_rollup_without_samples_is_read():
+    """Rollups are kept for good: those of the first form have counts alone."""
+    data = b'{"rollup":{"start":0,"end":7,"counts":{"a":2},"source":"s","position":3},"schema":1}'
+    assert Rollup(start=0, end=7, counts={"a": 2}, source="s", position=3) == (
+        wire.decode_rollup(data)
+    )
 
 
 @given(profiles)

@@ -277,7 +277,9 @@ class Offline:
         for rollup in rollups:
             merge.add(rollup)
         self.category_alerts = {
-            alert.id: alert for rollup in merge.closed(sources) for alert in trends.add(rollup)
+            alert.id: alert
+            for rollup in merge.closed(sources)
+            for alert in trends.add(rollup).alerts
         }
         self.judged_until = merge.state.closed
 

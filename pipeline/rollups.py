@@ -1,0 +1,240 @@
+"""What a window held, counted by source in a form that adds up over sources.
+
+`Rollups` counts the events of one source; `merged` puts the rollups of a window together. Users and
+items are sampled by their symbols, the smallest ones of each window: whichever source a user's
+events are in, the same users are in the sample, so that the merged sample is the one that a single
+source would have drawn (bottom-k sampling: Cohen & Kaplan 2007, "Summarizing data using bottom-k
+sketches"), and its size estimates how many there are (Beyer et al. 2007).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from heapq import nsmallest
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.events import NO_CODE, Clicks
+from pipeline.settings import Settings
+
+SAMPLED_USERS = 512
+"""Users of a window in its sample: a third of the users is known to 2 % of them."""
+SAMPLED_ITEMS = 1024
+"""Items of a window in its sample."""
+SAMPLED_CATEGORIES = 64
+"""Categories of a sampled user that are kept."""
+
+Symbols = NDArray[np.uint64]
+_Sampled = TypeVar("_Sampled")
+
+
+class Rollup(msgspec.Struct, frozen=True, kw_only=True):
+    """What the window start <= time < end of one source held.
+
+    `counts` has the events that count by category, `types` all events by type, `uncategorised`
+    those that bear no category. `users` has sampled users by their symbol, each with the categories
+    met, as places in `counts`; `items` the sampled items by symbol, with their events. `position`
+    is the place in the source of the event that closed the window.
+    """
+
+    start: int
+    end: int
+    counts: dict[str, int]
+    types: dict[str, int] = {}
+    uncategorised: int = 0
+    users: dict[int, list[int]] = {}
+    items: dict[int, int] = {}
+    source: str
+    position: int
+
+    @property
+    def total(self) -> int:
+        """The events that count."""
+        return sum(self.counts.values())
+
+    @property
+    def active(self) -> int:
+        """About how many users the window had; exactly, where the sample holds them all."""
+        if len(self.users) < SAMPLED_USERS:
+            return len(self.users)
+        return round((len(self.users) - 1) / (max(self.users) / 2**64))
+
+
+class Open(msgspec.Struct, kw_only=True):
+    """A window still open: as in `Rollup`, categories by symbol."""
+
+    counts: dict[int, int] = {}
+    types: dict[str, int] = {}
+    uncategorised: int = 0
+    users: dict[int, set[int]] = {}
+    items: dict[int, int] = {}
+
+
+class RollupsState(msgspec.Struct, kw_only=True):
+    """The windows still open by their start, and how far event time has come."""
+
+    source: str = ""
+    newest: int = -(2**62)
+    open: dict[int, Open] = {}
+    late: int = 0
+
+
+class Rollups:
+    """Counts events by window, and hands over the windows that have closed.
+
+    A window is closed by the first event that is `lateness` past its end. What comes for it after
+    that is counted in `state.late`.
+    """
+
+    def __init__(self, settings: Settings, state: RollupsState, name: Callable[[int], str]) -> None:
+        self._size = int(settings.trends.window)
+        self._lateness = int(settings.interests.lateness)
+        self._name = name
+        self.state = state
+
+    def add(
+        self,
+        clicks: Clicks,
+        *,
+        user: Symbols,
+        item: Symbols,
+        category: Symbols,
+        counted: NDArray[np.bool_],
+    ) -> list[Rollup]:
+        """Count a batch.
+
+        Args:
+            clicks: n events in log order.
+            user: The symbols of their users, shape (n,).
+            item: Of their items, shape (n,).
+            category: Of their categories, shape (n,).
+            counted: Whether an event counts beyond its type, shape (n,).
+        """
+        newest = np.maximum(np.maximum.accumulate(clicks.time), self.state.newest)
+        closes = (clicks.time // self._size + 1) * self._size + self._lateness
+        open_ = closes > newest
+        self.state.late += int((~open_ & counted).sum())
+        starts = clicks.time // self._size * self._size
+        for start in np.unique(starts[open_]).tolist():
+            window = self.state.open.setdefault(start, Open())
+            rows = np.flatnonzero(open_ & (starts == start))
+            _add_types(window, clicks, rows)
+            rows = rows[counted[rows]]
+            _tally(window.counts, category[rows])
+            window.uncategorised += int((clicks.category.codes[rows] == NO_CODE).sum())
+            _sample_users(window.users, user[rows], category[rows])
+            _sample_items(window, item[rows])
+        self.state.source = clicks.source
+        self.state.newest = int(newest[-1])
+        return self._close_until(clicks, newest)
+
+    def drain(self, position: int) -> list[Rollup]:
+        """Close every window: the source is bounded and has ended."""
+        return [self._close(start, position) for start in sorted(self.state.open)]
+
+    def _close_until(self, clicks: Clicks, newest: NDArray[np.int64]) -> list[Rollup]:
+        rollups = []
+        for start in sorted(self.state.open):
+            closes = start + self._size + self._lateness
+            if closes > self.state.newest:
+                break
+            position = int(clicks.position[np.searchsorted(newest, closes)])
+            rollups.append(self._close(start, position))
+        return rollups
+
+    def _close(self, start: int, position: int) -> Rollup:
+        window = self.state.open.pop(start)
+        place = {number: place for place, number in enumerate(sorted(window.counts))}
+        return Rollup(
+            start=start,
+            end=start + self._size,
+            counts={self._name(number): window.counts[number] for number in place},
+            types=dict(sorted(window.types.items())),
+            uncategorised=window.uncategorised,
+            users={
+                user: sorted(place[category] for category in met)
+                for user, met in sorted(window.users.items())
+            },
+            items=dict(sorted(window.items.items())),
+            source=self.state.source,
+            position=position,
+        )
+
+
+def merged(rollups: Sequence[Rollup]) -> Rollup:
+    """Put the rollups of one window together; the position is that of the first source by name."""
+    first = min(rollups, key=lambda rollup: rollup.source)
+    counts: Counter[str] = Counter()
+    types: Counter[str] = Counter()
+    items: Counter[int] = Counter()
+    for rollup in rollups:
+        counts.update(rollup.counts)
+        types.update(rollup.types)
+        items.update(rollup.items)
+    place = {name: place for place, name in enumerate(sorted(counts))}
+    users: dict[int, set[int]] = {}
+    for rollup in rollups:
+        places = [place[name] for name in rollup.counts]
+        for user, met in rollup.users.items():
+            users.setdefault(user, set()).update(places[category] for category in met)
+    return Rollup(
+        start=first.start,
+        end=first.end,
+        counts={name: counts[name] for name in place},
+        types=dict(sorted(types.items())),
+        uncategorised=sum(rollup.uncategorised for rollup in rollups),
+        users={user: sorted(met) for user, met in _smallest(users, SAMPLED_USERS).items()},
+        items=_smallest(items, SAMPLED_ITEMS),
+        source=first.source,
+        position=first.position,
+    )
+
+
+def _add_types(window: Open, clicks: Clicks, rows: NDArray[np.intp]) -> None:
+    codes, times = np.unique(clicks.event_type.codes[rows], return_counts=True)
+    for code, n in zip(codes.tolist(), times.tolist(), strict=True):
+        name = clicks.event_type.values[code] if code != NO_CODE else ""
+        window.types[name] = window.types.get(name, 0) + n
+
+
+def _tally(counts: dict[int, int], symbols: Symbols) -> None:
+    found, times = np.unique(symbols, return_counts=True)
+    for number, n in zip(found.tolist(), times.tolist(), strict=True):
+        counts[number] = counts.get(number, 0) + n
+
+
+def _sample_users(users: dict[int, set[int]], user: Symbols, category: Symbols) -> None:
+    rows = _within(users, user, SAMPLED_USERS)
+    for number, met in set(zip(user[rows].tolist(), category[rows].tolist(), strict=True)):
+        known = users.setdefault(number, set())
+        known.add(met)
+        if len(known) > SAMPLED_CATEGORIES:
+            known.remove(max(known))
+    _cut(users, SAMPLED_USERS)
+
+
+def _sample_items(window: Open, item: Symbols) -> None:
+    _tally(window.items, item[_within(window.items, item, SAMPLED_ITEMS)])
+    _cut(window.items, SAMPLED_ITEMS)
+
+
+def _within(sample: dict[int, _Sampled], symbols: Symbols, most: int) -> NDArray[np.intp] | slice:
+    """Return the rows that can still come into a sample; a full one only takes smaller symbols."""
+    if len(sample) < most:
+        return slice(None)
+    return np.flatnonzero(symbols <= np.uint64(max(sample)))
+
+
+def _cut(sample: dict[int, _Sampled], most: int) -> None:
+    if len(sample) > most:
+        kept = _smallest(sample, most)
+        sample.clear()
+        sample.update(kept)
+
+
+def _smallest(sample: dict[int, _Sampled], most: int) -> dict[int, _Sampled]:
+    return {number: sample[number] for number in nsmallest(most, sample)}

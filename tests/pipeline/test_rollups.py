@@ -1,0 +1,84 @@
+"""Rollups of partitions add up to that of the whole."""
+
+import random
+
+from clicks import DAY, clicks
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import rollups
+from pipeline.engine import Engine
+from pipeline.rollups import merged
+from pipeline.settings import from_toml
+
+PATIENT = from_toml('[interests]\nlateness = "30d"\n[trends]\nwindow = "1d"\n')
+
+logs = st.lists(
+    st.fixed_dictionaries(
+        {
+            "user": st.sampled_from([f"u{n}" for n in range(8)]),
+            "item": st.sampled_from([f"i{n}" for n in range(8)]),
+            "category": st.sampled_from(["a", "b", "c", "d", None]),
+            "time": st.integers(0, 2 * DAY - 1),
+            "type": st.sampled_from(["click", "buy"]),
+        }
+    ),
+    min_size=1,
+    max_size=80,
+)
+
+
+def rolled(rows, source="test"):
+    """Return the windows of a log, by start."""
+    engine = Engine(PATIENT)
+    engine.process(clicks(rows, source=source))
+    return {rollup.start: rollup for rollup in engine.drain()}
+
+
+def named(rollup):
+    """Return a rollup with its sampled users' categories by name."""
+    names = list(rollup.counts)
+    users = {user: {names[place] for place in met} for user, met in rollup.users.items()}
+    return users, dict(rollup.items), dict(rollup.counts), dict(rollup.types), rollup.uncategorised
+
+
+@given(logs, st.lists(st.integers(0, 2), min_size=8, max_size=8), st.integers(1, 4))
+def test_partitions_add_up_to_the_whole(rows, partition_of, most):
+    """Counts and samples do not depend on which partition a user is in, however small they are."""
+    sizes = rollups.SAMPLED_USERS, rollups.SAMPLED_ITEMS, rollups.SAMPLED_CATEGORIES
+    rollups.SAMPLED_USERS = rollups.SAMPLED_ITEMS = rollups.SAMPLED_CATEGORIES = most
+    try:
+        parts = [[], [], []]
+        for row in rows:
+            parts[partition_of[int(row["user"][1:])]].append(row)
+        apart = [rolled(part, f"p{n}") for n, part in enumerate(parts) if part]
+        for start, whole in rolled(rows).items():
+            together = merged([windows[start] for windows in apart if start in windows])
+            assert named(whole) == named(together)
+    finally:
+        rollups.SAMPLED_USERS, rollups.SAMPLED_ITEMS, rollups.SAMPLED_CATEGORIES = sizes
+
+
+def test_a_sample_tells_how_many_users_there_are():
+    """Five thousand users are known to a tenth from a sample of 512, a hundred exactly."""
+    rows = [{"user": f"u{n}", "item": "i", "time": n} for n in range(5000)]
+    [many] = rolled(rows).values()
+    assert rollups.SAMPLED_USERS == len(many.users)
+    assert abs(many.active - 5000) < 500
+    [few] = rolled(rows[:100]).values()
+    assert 100 == few.active
+
+
+def test_a_sampled_user_has_all_categories_met():
+    """Users in the sample from the first batch on miss nothing in later ones."""
+    rng = random.Random(3)
+    rows = [
+        {"user": f"u{rng.randrange(2000)}", "item": "i", "category": rng.choice("abc"), "time": n}
+        for n in range(9000)
+    ]
+    engine = Engine(PATIENT)
+    for first in range(0, 9000, 1000):
+        engine.process(clicks(rows[first : first + 1000], first=first))
+    [cut] = engine.drain()
+    [whole] = rolled(rows).values()
+    assert named(whole) == named(cut)

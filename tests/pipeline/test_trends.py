@@ -1,0 +1,76 @@
+"""Categories over all users: one change, one alert, of the right kind."""
+
+import random
+
+from pipeline.events import AlertKind
+from pipeline.levels import WEEKS
+from pipeline.rollups import Rollup
+from pipeline.settings import Settings
+from pipeline.trends import Trends
+from pipeline.volume import WEEK
+
+
+def told(weeks, start=0):
+    """Return (week, kind, category) of the alerts over weekly counts by category."""
+    trends, found = Trends(Settings()), []
+    for number, counts in enumerate(weeks, start=start):
+        rollup = Rollup(
+            start=number * WEEK, end=(number + 1) * WEEK, counts=counts, source="s", position=number
+        )
+        found += [(number, alert.kind, alert.subject) for alert in trends.add(rollup).alerts]
+    return found
+
+
+def shop(weeks, seed=1, **special):
+    """Ten categories of some 500 events a week; `special` names others, by week."""
+    rng = random.Random(seed)
+    return [
+        {f"c{n}": round(rng.gauss(500, 25)) for n in range(10)}
+        | {name: events[week] for name, events in special.items() if events.get(week)}
+        for week in range(weeks)
+    ]
+
+
+def every(weeks, events, **other):
+    return dict.fromkeys(range(weeks), events) | {int(k[1:]): v for k, v in other.items()}
+
+
+def test_a_steady_shop_keeps_the_promise():
+    """Nothing changes, so every alert is false: in no more than 5 % of the windows is there one."""
+    false = {(seed, week) for seed in range(6) for week, *_ in told(shop(104, seed))}
+    assert 0 < len(false) <= 0.05 * 6 * 104
+
+
+def test_more_of_everything_is_no_trend():
+    """A week of three times the volume changes no share."""
+    weeks = shop(30)
+    weeks[20] = {name: 3 * events for name, events in weeks[20].items()}
+    assert [] == [alert for alert in told(weeks) if alert[0] == 20]
+
+
+def test_a_new_category_emerges_once():
+    """Nothing for 20 weeks, then a start in small steps: one alert, of its own kind."""
+    new = {20: 20, 21: 45, 22: 120} | dict.fromkeys(range(23, 30), 125)
+    alerts = [alert for alert in told(shop(30, new=new)) if alert[2] == "new"]
+    assert [(22, AlertKind.CATEGORY_EMERGING, "new")] == alerts
+
+
+def test_a_rise_that_goes_back_is_one_alert():
+    """Three weeks at double, then as before: one alert, and none for the way back."""
+    sale = every(40, 300, w20=700, w21=710, w22=690)
+    alerts = [alert for alert in told(shop(40, sale=sale)) if alert[2] == "sale"]
+    assert [(20, AlertKind.CATEGORY_RISING, "sale")] == alerts
+
+
+def test_a_fall_is_told():
+    """Half of what was, for good: one alert."""
+    events = {week: 300 if week < 20 else 150 for week in range(40)}
+    alerts = [alert for alert in told(shop(40, gone=events)) if alert[2] == "gone"]
+    assert [(20, AlertKind.CATEGORY_FALLING, "gone")] == alerts
+
+
+def test_the_same_rise_as_last_year_is_no_news():
+    """What rises every year in one week raises an alert in the first year only."""
+    peak = every(120, 300, w20=900) | {20 + WEEKS: 900}
+    alerts = [alert[0] for alert in told(shop(120, peak=peak)) if alert[2] == "peak"]
+    assert [20] == alerts
