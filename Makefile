@@ -44,6 +44,7 @@ bench: $(STAMP) ## speed, memory and quality, beside what they are compared with
 	@$(BIN)/python -m bench.training
 	@$(BIN)/python -m bench.drift
 	@$(BIN)/python -m bench.trends
+	@$(BIN)/python -m bench.population
 
 bench-compare: $(STAMP) ## what got slower than in the figures kept in BEFORE=DIRECTORY
 	@$(BIN)/python -m bench.compare $(BEFORE)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from connectors.report_page import figures
-from pipeline.events import CategoryForecast, DriftAlert
+from pipeline.events import AlertKind, CategoryForecast, DriftAlert
 
 SCRIPTS = ("base.js", "charts.js", "alerts.js", "page.js")
 READS = ("summary.json", "alerts.jsonl", "forecasts.jsonl", "metrics.jsonl", "rejects.jsonl")
@@ -45,6 +45,7 @@ def report_data(directory: Path) -> dict[str, Any]:
     windows = list(_records(directory / "metrics.jsonl", dict[str, Any]))
     summary = next(_records(directory / "summary.json", dict[str, Any], whole=True), {})
     starts = figures.window_starts(summary, windows, alerts())
+    shifts = [alert for alert in alerts() if alert.kind == AlertKind.POPULATION_SHIFT]
     return {
         "summary": {
             key: value for key, value in summary.items() if key not in {"trends", "forecasts"}
@@ -60,7 +61,7 @@ def report_data(directory: Path) -> dict[str, Any]:
             _records(directory / "forecasts.jsonl", CategoryForecast),
         ),
         "hindsight": summary.get("forecasts", []),
-        "alerts": figures.alert_list(alerts()),
+        "alerts": figures.alert_list(alerts(), shifts),
         "rejects": figures.rejects(_records(directory / "rejects.jsonl", dict[str, Any])),
     }
 

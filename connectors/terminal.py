@@ -27,7 +27,7 @@ from connectors.prior_file import write_prior
 from connectors.replay import Request, RunError, replay
 from connectors.summary import Summary, iso
 from pipeline.calibration import calibrate
-from pipeline.events import DriftAlert, Interest, InterestProfile, concatenate
+from pipeline.events import AlertKind, DriftAlert, Interest, InterestProfile, concatenate
 from pipeline.settings import Drift, Settings
 
 out_console = Console()
@@ -186,11 +186,30 @@ def show_user(user: str, out: Path) -> bool:
 def one_line(alert: DriftAlert) -> str:
     """Return an alert as a person reads it, in one line."""
     moved = f"from {_named(alert.before)} to {_named(alert.after)}, " if alert.after else ""
+    if alert.kind in {AlertKind.POPULATION_SHIFT, AlertKind.INPUT_DRIFT}:
+        moved = f"{_reached(alert)}{_changes(alert)}, "
     sure = f"{alert.score:.1f} against {alert.threshold:.1f}"
     return (
         f"{iso(alert.time)[:16]} {alert.kind.replace('_', ' ')} {alert.subject}: {moved}"
         f"since {iso(alert.since)[:10]}, score {sure}"
     )
+
+
+def _reached(alert: DriftAlert) -> str:
+    if alert.reach is msgspec.UNSET:
+        return ""
+    return f"about {alert.reach.users:,} of {alert.reach.active:,} moved, "
+
+
+def _changes(alert: DriftAlert) -> str:
+    pairs = zip(alert.before, alert.after, strict=False)
+    named = [f"{old.category} {_percent(old)} -> {_percent(new)}" for old, new in pairs]
+    more = f" and {len(named) - 3} more" if len(named) > 3 else ""  # noqa: PLR2004  as in _named
+    return ", ".join(named[:3]) + more
+
+
+def _percent(interest: Interest) -> str:
+    return f"{100 * interest.weight:.1f} %"
 
 
 def _named(interests: list[Interest]) -> str:

@@ -123,7 +123,13 @@ class AlertKind(StrEnum):
     CATEGORY_RISING = "category_rising"
     CATEGORY_FALLING = "category_falling"
     CATEGORY_EMERGING = "category_emerging"
+    POPULATION_SHIFT = "population_shift"
+    INPUT_DRIFT = "input_drift"
     MODEL_STALE = "model_stale"
+
+
+USER_KINDS = frozenset({AlertKind.USER_MIGRATION, AlertKind.USER_JUMP})
+"""Kinds of alerts whose subject is a user."""
 
 
 class Interest(msgspec.Struct, frozen=True):
@@ -159,6 +165,13 @@ class SourcePosition(msgspec.Struct, frozen=True, kw_only=True):
     position: int
 
 
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """About how many users an alert is about, of how many who were active in its window."""
+
+    users: int
+    active: int
+
+
 class DriftAlert(msgspec.Struct, frozen=True, kw_only=True):
     """Something drifted. Two alerts with the same id are the same alert, told twice.
 
@@ -180,6 +193,7 @@ class DriftAlert(msgspec.Struct, frozen=True, kw_only=True):
     source: SourcePosition
     settings: str
     prior: str
+    reach: Reach | msgspec.UnsetType = msgspec.UNSET
     schema: int = SCHEMA_VERSION
 
 

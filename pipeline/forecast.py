@@ -76,7 +76,7 @@ class Forecaster:
         self._trends = settings.trends
         self._version = settings.version
         self._size = int(settings.trends.window)
-        self._volume = Volume(self._size, state.volume)
+        self.volume = Volume(self._size, state.volume)
         if not state.horizons:
             normal = np.diff(ndtr(EDGES), prepend=0.0, append=1.0).tolist()
             tail = (1 - self._trends.coverage) / 2
@@ -92,7 +92,11 @@ class Forecaster:
             ahead = number - made.number
             if 1 <= ahead <= len(self.state.horizons) and made.shares:
                 self._score(self.state.horizons[ahead - 1], made, ahead, rollup)
-        self._volume.add(number, rollup.total)
+        self.pass_over(rollup)
+
+    def pass_over(self, rollup: Rollup) -> None:
+        """Take a window's volume, and do not hold forecasts against its counts."""
+        self.volume.add(rollup.start // self._size, rollup.total)
 
     def forecast(
         self, rollup: Rollup, levels: Mapping[str, tuple[float, float]]
@@ -108,7 +112,7 @@ class Forecaster:
             `trends.warm_up` windows have been seen.
         """
         state, ahead = self.state, range(1, len(self.state.horizons) + 1)
-        volumes = [math.exp(self._volume.forecast(step)) for step in ahead]
+        volumes = [math.exp(self.volume.forecast(step)) for step in ahead]
         if not volumes:
             return []
         shares = {

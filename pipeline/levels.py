@@ -137,14 +137,24 @@ class Levels:
         )
 
     def learn(
-        self, start: int, counts: Mapping[str, int], total: int, changed: Collection[str] = ()
+        self,
+        start: int,
+        counts: Mapping[str, int],
+        total: int,
+        *,
+        changed: Collection[str] = (),
+        frozen: Collection[str] = (),
     ) -> None:
-        """Learn from a window; the parts in `changed` are expected at its share from then on."""
+        """Learn from a window.
+
+        The parts in `changed` are expected at its share from then on, those in `frozen` stay as
+        they are.
+        """
         if not total:
             return
         pooled, week = self._pooled(), start // WEEK % WEEKS
         young = YOUNG if self.state.windows >= self._warm_up else 0
-        for name in sorted(self.state.levels.keys() | counts.keys()):
+        for name in sorted((self.state.levels.keys() | counts.keys()) - set(frozen)):
             count = counts.get(name, 0)
             level = self.state.levels.get(name)
             if level is None:

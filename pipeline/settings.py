@@ -103,6 +103,8 @@ class Trends(Section, frozen=True):
     """Windows seen before the first alert."""
     minimum_events: int = 50
     """A category is judged when this many of its events are seen or expected in a window."""
+    population_share: float = 0.1
+    """Of the active users; when so many move at once, that is one alert about the population."""
     horizons: int = 4
     """Windows ahead that are forecast; 0 forecasts none."""
     coverage: float = 0.9

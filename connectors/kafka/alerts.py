@@ -9,7 +9,7 @@ from connectors.kafka.messages import ALERTS
 from connectors.kafka.reading import Records, TopicReader
 from connectors.kafka.settings import Kafka
 from connectors.wire import WireError, decode_alert
-from pipeline.events import DriftAlert
+from pipeline.events import AlertKind, DriftAlert
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,11 @@ def bus_alerts(kafka: Kafka, *, follow: bool = False) -> Iterator[DriftAlert]:
                 if alert.id not in known:
                     known.add(alert.id)
                     yield alert
+
+
+def population_shifts(kafka: Kafka) -> list[DriftAlert]:
+    """Return the alerts about the population so far, which stand for users' alerts."""
+    return [alert for alert in bus_alerts(kafka) if alert.kind == AlertKind.POPULATION_SHIFT]
 
 
 def _fetched(reader: TopicReader, *, follow: bool) -> Iterator[Records]:

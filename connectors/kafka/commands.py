@@ -1,4 +1,4 @@
-# ruff: noqa: PLC0415, FBT002  (heavy imports stand inside the commands, so that --help
+# ruff: noqa: PLC0415, FBT002, PLR0917  (heavy imports stand inside the commands, so that --help
 #   answers at once; a command's options are its arguments)
 """`driftline worker`, `topics`, `produce` and `alerts`."""
 
@@ -149,26 +149,39 @@ def alerts(
     ] = None,
     user: Annotated[str | None, typer.Option(help="Only those about this user.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON each.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Users' alerts that a population alert stands for, too.")
+    ] = False,
     settings: SettingsOption = None,
 ) -> None:
     """Show the alerts on the bus, each one once."""
-    from connectors.kafka.alerts import bus_alerts
+    from connectors.kafka.alerts import bus_alerts, population_shifts
     from connectors.terminal import one_line
     from connectors.wire import encode_alert
-    from pipeline.events import AlertKind
+    from pipeline.events import USER_KINDS, AlertKind
+    from pipeline.population import belongs
     from pipeline.settings import SettingsError
 
     if kind is not None and kind not in set(AlertKind):
         raise SettingsError(f"--kind {kind}: it is one of {', '.join(AlertKind)}")
+    kafka, told_for = _load(settings)[1], 0
+    asked = everything or as_json or kind is not None or user is not None
+    shifts = [] if asked else population_shifts(kafka)
     try:
-        for alert in bus_alerts(_load(settings)[1], follow=follow):
-            of_user = alert.kind in {AlertKind.USER_JUMP, AlertKind.USER_MIGRATION}
-            if kind in {None, alert.kind} and (user is None or (of_user and alert.subject == user)):
+        for alert in bus_alerts(kafka, follow=follow):
+            of_user = alert.kind in USER_KINDS
+            if any(belongs(alert, shift) for shift in shifts):
+                told_for += 1
+            elif kind in {None, alert.kind} and (
+                user is None or (of_user and alert.subject == user)
+            ):
                 text = encode_alert(alert).decode() if as_json else one_line(alert)
                 sys.stdout.write(text + "\n")
                 sys.stdout.flush()
     except KeyboardInterrupt:
         raise typer.Exit from None
+    if told_for:
+        _say(f"{told_for:,} users' alerts belong to a population alert: --all shows them, too.")
 
 
 def _load(path: Path | None) -> tuple[Settings, Kafka, Worker]:

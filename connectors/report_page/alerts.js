@@ -24,6 +24,8 @@ function unpackAlerts({ kinds, categories, items, sources, guarantees, rows }) {
       id: row[11],
       source: sources[row[12]],
       position: row[13],
+      reach: row[14],
+      belongs: row[15],
     };
     const named = [...alert.from, ...alert.to, ...alert.evidence].map((part) => part.category);
     const texts = [alert.subject, alert.id, ...named, ...alert.evidence.map((event) => event.item)];
@@ -46,7 +48,14 @@ const inWords = (interests) =>
       ` (${percent(weight)})`,
     ]);
 
-function sentence({ kind, subject, since, from, to }) {
+const changes = (from, to) =>
+  from.slice(0, 3).flatMap(({ category: name, weight }, i) => [
+    i ? ", " : "",
+    html("b", {}, category(name)),
+    ` ${percent(weight)} → ${percent(to[i]?.weight)}`,
+  ]);
+
+function sentence({ kind, subject, since, from, to, reach }) {
   const who = html("b", {}, subject || "(no name)");
   const origin = from.length ? [" from ", ...inWords(from)] : [];
   const goal = to.length ? [" to ", ...inWords(to)] : [];
@@ -65,6 +74,10 @@ function sentence({ kind, subject, since, from, to }) {
       return [who, " fell", shares(), "."];
     case "category_emerging":
       return [who, " is new", to.length ? `: ${percent(to[0].weight)} of all events` : "", "."];
+    case "population_shift":
+      return ["About ", html("b", {}, `${number(reach?.[0])} of ${number(reach?.[1])} users`), " moved at once: ", ...changes(from, to), "."];
+    case "input_drift":
+      return ["What comes in differs: ", ...changes(from, to), "."];
     default:
       return ["The model ", who, ` has grown stale since about ${day(since)}.`];
   }
@@ -76,6 +89,9 @@ function guaranteeInWords([kind, value]) {
   }
   if (kind === "false_discovery_rate") {
     return `Of the alerts raised under this test, at most ${percent(value)} are false on average.`;
+  }
+  if (kind === "false_positive_rate") {
+    return `Without a change, a window passes this threshold with a probability of ${percent(value)}.`;
   }
   return `${kind.replaceAll("_", " ")}: ${value}`;
 }
@@ -99,9 +115,12 @@ function interestBars(title, interests) {
 }
 
 function evidenceOf(alert) {
-  const [before, after] = isUserAlert(alert)
-    ? ["Interest before", "Interest after"]
-    : ["Share expected", "Share observed"];
+  const [before, after] =
+    {
+      user_migration: ["Interest before", "Interest after"],
+      user_jump: ["Interest before", "Interest after"],
+      population_shift: ["Share of users expected", "Share of users observed"],
+    }[alert.kind] ?? ["Share expected", "Share observed"];
   const events = alert.evidence.map((event) => [moment(event.time), event.item, category(event.category)]);
   const more = alert.evidenceLeftOut;
   return [
@@ -110,6 +129,9 @@ function evidenceOf(alert) {
       ? table("The events that tipped it", [["The events that tipped it"], ["Item"], ["Category"]], events)
       : html("p", { class: "soft" }, "No single events stand behind this alert: it is about a whole window."),
     more ? html("p", { class: "soft" }, `${plural(more, "earlier event", "earlier events")} in alerts.jsonl.`) : null,
+    alert.belongs
+      ? html("p", {}, `It belongs to the population shift of the window from ${day(alert.belongs * 1000)}.`)
+      : null,
     html("p", {}, guaranteeInWords(alert.guarantee)),
     html("p", { class: "soft" }, `Alert ${alert.id}, tipped at ${alert.source}, position ${number(alert.position)}.`),
   ];

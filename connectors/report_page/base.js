@@ -28,6 +28,8 @@ const KINDS = {
   category_rising: { name: "Rising", many: "rising", sign: "▲" },
   category_falling: { name: "Falling", many: "falling", sign: "▼" },
   category_emerging: { name: "Emerging", many: "emerging", sign: "✦" },
+  population_shift: { name: "Population", many: "population shifts", sign: "⁂" },
+  input_drift: { name: "Input", many: "input drifts", sign: "⚠" },
   model_stale: { name: "Stale model", many: "stale models", sign: "◌" },
 };
 

@@ -15,7 +15,10 @@ from heapq import nlargest
 from itertools import compress
 from typing import Any, TypeVar
 
-from pipeline.events import AlertKind, CategoryForecast, DriftAlert, Interest
+from msgspec import UNSET
+
+from pipeline.events import USER_KINDS, AlertKind, CategoryForecast, DriftAlert, Interest
+from pipeline.population import belongs
 
 Record = dict[str, Any]
 Link = tuple[str | None, str | None]
@@ -24,7 +27,6 @@ Text = TypeVar("Text")
 METRICS = ("recall@20", "mrr@20", "ndcg@10")
 MODELS = ("model", "blend", "knn", "markov", "popularity", "personal")
 SLICES = ("cold_inclusive", "repeat_free")
-USER_KINDS = frozenset({AlertKind.USER_MIGRATION, AlertKind.USER_JUMP})
 CATEGORY_KINDS = frozenset(
     {AlertKind.CATEGORY_RISING, AlertKind.CATEGORY_FALLING, AlertKind.CATEGORY_EMERGING}
 )
@@ -217,14 +219,16 @@ def _forecasts(
     return bands, ahead
 
 
-def alert_list(alerts: Iterable[DriftAlert]) -> Record:
+def alert_list(alerts: Iterable[DriftAlert], shifts: Sequence[DriftAlert] = ()) -> Record:
     """Return the alerts to be read one by one, newest first, packed into rows.
 
     Alerts about categories and models come before those about users, then the ones furthest over
     their threshold, up to `ALERTS_SHOWN`. A row is [kind, subject, time, since, from, to, score,
-    threshold, guarantee, evidence, evidence left out, id, source, position]; texts that recur stand
-    in `categories`, `items`, `sources` and `guarantees`, and rows hold their indices. Times are in
-    seconds: an alert's since the epoch, those of its change and its evidence before the alert.
+    threshold, guarantee, evidence, evidence left out, id, source, position, reach, belongs]; texts
+    that recur stand in `categories`, `items`, `sources` and `guarantees`, and rows hold their
+    indices. Times are in seconds: an alert's since the epoch, those of its change and its evidence
+    before the alert. `reach` is [users, of how many active] or 0, `belongs` the start of the
+    population shift, of those in `shifts`, that a user's alert belongs to, or 0.
     """
     shown = nlargest(ALERTS_SHOWN, alerts, key=_strength)
     shown.sort(key=lambda alert: -alert.time)
@@ -233,9 +237,11 @@ def alert_list(alerts: Iterable[DriftAlert]) -> Record:
     sources: dict[str, int] = {}
     guarantees: dict[tuple[str, float], int] = {}
 
-    def interests(all_of_them: list[Interest]) -> list[list[float]]:
-        top = sorted(all_of_them, key=lambda interest: -interest.weight)[:INTERESTS_SHOWN]
-        return [[_code(categories, i.category), round(i.weight, 3)] for i in top]
+    def interests(all_of_them: list[Interest], kind: AlertKind) -> list[list[float]]:
+        # Where before and after are of the same categories, their order tells which is which.
+        paired = kind in {AlertKind.POPULATION_SHIFT, AlertKind.INPUT_DRIFT}
+        top = all_of_them if paired else sorted(all_of_them, key=lambda i: -i.weight)
+        return [[_code(categories, i.category), round(i.weight, 3)] for i in top[:INTERESTS_SHOWN]]
 
     rows = [
         [
@@ -243,8 +249,8 @@ def alert_list(alerts: Iterable[DriftAlert]) -> Record:
             alert.subject,
             alert.time // 1000,
             (alert.time - alert.since) // 1000,
-            interests(alert.before),
-            interests(alert.after),
+            interests(alert.before, alert.kind),
+            interests(alert.after, alert.kind),
             round(alert.score, 3),
             round(alert.threshold, 3),
             _code(guarantees, (alert.guarantee.kind, alert.guarantee.value)),
@@ -260,6 +266,8 @@ def alert_list(alerts: Iterable[DriftAlert]) -> Record:
             alert.id,
             _code(sources, alert.source.source),
             alert.source.position,
+            0 if alert.reach is UNSET else [alert.reach.users, alert.reach.active],
+            next((shift.since // 1000 for shift in shifts if belongs(alert, shift)), 0),
         ]
         for alert in shown
     ]

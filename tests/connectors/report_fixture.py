@@ -17,6 +17,7 @@ from pipeline.events import (
     ForecastWindow,
     Guarantee,
     Interest,
+    Reach,
     SourcePosition,
 )
 
@@ -132,6 +133,38 @@ def stale_alert(week):
     )
 
 
+def shift_alert(week):
+    names = ("sport/ski", "toys/board games", "garden/plants")
+    shares = ((0.05, 0.21), (0.11, 0.19), (0.3, 0.2))
+    return msgspec.structs.replace(
+        stale_alert(week),
+        id=f"shift-{week}",
+        kind=AlertKind.POPULATION_SHIFT,
+        subject="users",
+        since=milliseconds(week),
+        before=[Interest(name, before) for name, (before, _) in zip(names, shares, strict=True)],
+        after=[Interest(name, after) for name, (_, after) in zip(names, shares, strict=True)],
+        score=8.1,
+        threshold=2.9,
+        reach=Reach(users=195, active=1516),
+    )
+
+
+def input_alert(week):
+    return msgspec.structs.replace(
+        stale_alert(week),
+        id=f"input-{week}",
+        kind=AlertKind.INPUT_DRIFT,
+        subject="events",
+        since=milliseconds(week),
+        before=[Interest("type view", 0.71), Interest("volume", 1.0)],
+        after=[Interest("type view", 0.0), Interest("volume", 0.3)],
+        score=-41.0,
+        threshold=3.7,
+        guarantee=Guarantee(kind="false_positive_rate", value=0.001),
+    )
+
+
 def alerts(users):
     random = Random(2)
     told = [user_alert(random, number) for number in range(users)]
@@ -142,6 +175,7 @@ def alerts(users):
             if abs(z) > 3.1:
                 told.append(category_alert(name, week, row[week], expected, z))
     told += [stale_alert(week) for week in (23, 37)]
+    told += [shift_alert(46), input_alert(12)]
     return sorted(told, key=lambda alert: alert.time)
 
 

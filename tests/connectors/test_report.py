@@ -143,7 +143,14 @@ def test_every_section_is_drawn(year, browse):
     assert 4 == page.count("details", "reject")
     assert 7 == page.count("div", "tile")
     assert 0 == page.count("div", "empty")
-    assert "1,297 more stand in alerts.jsonl" in page.text
+    assert "1,299 more stand in alerts.jsonl" in page.text
+
+
+def test_what_many_did_at_once_is_said_in_a_sentence(year, browse):
+    """A population shift names its size, a broken input what is missing."""
+    page = browse(year, "#kind=population_shift,input_drift")
+    assert "About 195 of 1,516 users moved at once: sport/ski 5.0 % → 21 %" in page.text
+    assert "What comes in differs: type view 71 % → 0 %, volume 100 % → 30 %." in page.text
 
 
 def test_the_address_carries_a_search(year, browse):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from report_fixture import category_alert, stale_alert
+from report_fixture import category_alert, shift_alert, stale_alert
 
 from connectors.report_page import figures
 from pipeline.events import (
@@ -182,10 +182,21 @@ def test_an_alert_is_packed_into_a_row():
     got = figures.alert_list([alert])
     kept = [[9, 0, 1]] * figures.EVIDENCE_SHOWN
     expected = [1, "ann", 70, 5, [[0, 0.7]], [[1, 0.5], [2, 0.1]], 2.0, 1.0, 0, kept, 2]
-    assert [[*expected, alert.id, 0, 7]] == got["rows"]
+    assert [[*expected, alert.id, 0, 7, 0, 0]] == got["rows"]
     assert ["a", "b", "c"] == got["categories"]
     assert ["shoe"] == got["items"]
     assert [("average_run_length", 1000.0)] == got["guarantees"]
+
+
+def test_a_population_shift_keeps_its_order_and_its_own():
+    """Before and after stand side by side, and a user's alert that belongs to it says so."""
+    shift = shift_alert(30)
+    own = user_alert({"home/bedding": 0.2}, {"sport/ski": 0.9}, time=shift.time)
+    rows = figures.alert_list([shift, own], [shift])["rows"]
+    about, of_it = sorted(rows, key=lambda row: row[0], reverse=True)
+    assert [code for code, _ in about[4]] == [code for code, _ in about[5]]
+    assert [[195, 1516], 0] == about[14:]
+    assert [0, shift.since // 1000] == of_it[14:]
 
 
 def test_the_strongest_alerts_are_kept_newest_first(monkeypatch):

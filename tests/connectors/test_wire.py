@@ -18,6 +18,7 @@ from pipeline.events import (
     Guarantee,
     Interest,
     InterestProfile,
+    Reach,
     SourcePosition,
 )
 from pipeline.rollups import Rollup
@@ -194,6 +195,14 @@ def test_alert_bytes_stay_as_they_are():
     """The wire form of an alert, version 1, byte for byte."""
     assert ALERT_BYTES == wire.encode_alert(ALERT)
     assert ALERT == wire.decode_alert(ALERT_BYTES)
+
+
+def test_the_bytes_of_an_alert_about_many_end_with_its_reach():
+    """Alerts about one subject have no such field, so that theirs stay as they were."""
+    shift = msgspec.structs.replace(ALERT, reach=Reach(users=195, active=1516))
+    end = b',"reach":{"users":195,"active":1516},"schema":1}'
+    assert ALERT_BYTES.replace(b',"schema":1}', end) == wire.encode_alert(shift)
+    assert shift == wire.decode_alert(wire.encode_alert(shift))
 
 
 def test_profile_bytes_stay_as_they_are():

@@ -257,4 +257,4 @@ def test_trends_survive_their_own_state():
         resumed = Trends(QUICK, state)
     assert expected == found
     alerts = {(alert.subject, alert.kind) for outlook in found for alert in outlook.alerts}
-    assert ("new", AlertKind.CATEGORY_EMERGING) in alerts
+    assert ("users", AlertKind.POPULATION_SHIFT) in alerts

@@ -42,10 +42,11 @@ def test_a_steady_shop_keeps_the_promise():
 
 
 def test_more_of_everything_is_no_trend():
-    """A week of three times the volume changes no share."""
+    """A week of three times the volume changes no share; that so much came is told."""
     weeks = shop(30)
     weeks[20] = {name: 3 * events for name, events in weeks[20].items()}
-    assert [] == [alert for alert in told(weeks) if alert[0] == 20]
+    alerts = [alert for alert in told(weeks) if alert[0] == 20]
+    assert [(20, AlertKind.INPUT_DRIFT, "events")] == alerts
 
 
 def test_a_new_category_emerges_once():

@@ -1,0 +1,193 @@
+"""One cause over many users, and producers that break: how many alerts, and which.
+
+    python -m bench.population [--events FILE] [--seeds 5]
+
+In real histories, from a random moment in the second half on:
+
+- sale: for two weeks a third of the users, drawn at random, take half of what they take from three
+  categories of middling size; other events are untouched. One population alert should come, and its
+  size be near the number of users who took part in its window.
+- types vanish (every other event's type is "view", then those no longer come), items unseen (every
+  item has a new name), categories missing, volume collapses (one event in ten is left): one alert
+  about the input should come, and none about categories or the population.
+- untouched: every alert about input is false.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bench.machine import inputs, save
+from connectors.files import read
+from pipeline.calibration import calibrate
+from pipeline.engine import Engine
+from pipeline.events import NO_CODE, USER_KINDS, AlertKind, Clicks, Column, DriftAlert, concatenate
+from pipeline.population import belongs
+from pipeline.prior import UNIFORM, Prior
+from pipeline.settings import Settings, Source
+from pipeline.trends import Trends
+from pipeline.volume import WEEK
+
+SALE = 2 * WEEK
+SHARE = 1 / 3
+CATEGORIES = 3
+BATCH = 8192
+
+Random = np.random.Generator
+
+
+def alerts_of(clicks: Clicks, prior: Prior = UNIFORM) -> list[DriftAlert]:
+    """Return all alerts over a log, of users and of all of them."""
+    engine, trends = Engine(Settings(), prior=prior), Trends(Settings())
+    alerts = []
+    for start in range(0, len(clicks), BATCH):
+        effects = engine.process(clicks.take(slice(start, start + BATCH)))
+        alerts += effects.alerts
+        alerts += [a for rollup in effects.rollups for a in trends.add(rollup).alerts]
+    return alerts + [a for rollup in engine.drain() for a in trends.add(rollup).alerts]
+
+
+def moment(clicks: Clicks, random: Random) -> int:
+    """Draw when it begins, with a month left after it."""
+    first, last = int(clicks.time[0]), int(clicks.time[-1])
+    return int(random.integers((first + last) // 2, last - SALE - 4 * WEEK))
+
+
+def sale(clicks: Clicks, random: Random) -> tuple[Clicks, int, np.ndarray]:
+    """Return the log with a sale, when it began, and which events are of it."""
+    start = moment(clicks, random)
+    at = (clicks.time >= start) & (clicks.time < start + SALE)
+    buyers = random.random(len(clicks.user.values)) < SHARE
+    moved = at & buyers[clicks.user.codes] & (random.random(len(clicks)) < 0.5)  # noqa: PLR2004
+    column = clicks.category if (clicks.category.codes != NO_CODE).any() else clicks.item
+    sizes = np.bincount(column.codes[column.codes != NO_CODE], minlength=len(column.values))
+    order = np.argsort(-sizes)
+    middling = order[len(order) // 20 : len(order) // 5]
+    chosen = random.choice(middling, CATEGORIES, replace=False)
+    sources = [np.flatnonzero(column.codes == code) for code in chosen]
+    rows = np.flatnonzero(moved)
+    like = np.array([random.choice(sources[i % CATEGORIES]) for i in range(len(rows))], np.intp)
+    item, category = clicks.item.codes.copy(), clicks.category.codes.copy()
+    item[rows], category[rows] = clicks.item.codes[like], clicks.category.codes[like]
+    changed = replace(
+        clicks,
+        item=Column(clicks.item.values, item),
+        category=Column(clicks.category.values, category),
+    )
+    return changed, start, moved
+
+
+def typed(clicks: Clicks, random: Random) -> Clicks:
+    """Make every other event a view."""
+    codes = (random.random(len(clicks)) < 0.5).astype(np.int32)  # noqa: PLR2004
+    return replace(clicks, event_type=Column(["view", "buy"], codes))
+
+
+def no_views(clicks: Clicks, after: np.ndarray, _: Random) -> Clicks:
+    """Lose a type."""
+    return clicks.take(np.flatnonzero(~after | (clicks.event_type.codes == 1)))
+
+
+def new_items(clicks: Clicks, after: np.ndarray, _: Random) -> Clicks:
+    """Rename all items."""
+    names = [*clicks.item.values, *(f"new {name}" for name in clicks.item.values)]
+    codes = clicks.item.codes + after.astype(np.int32) * len(clicks.item.values)
+    return replace(clicks, item=Column(names, codes.astype(np.int32)))
+
+
+def no_categories(clicks: Clicks, after: np.ndarray, _: Random) -> Clicks:
+    """Lose the field."""
+    codes = np.where(after, NO_CODE, clicks.category.codes).astype(np.int32)
+    return replace(clicks, category=Column(clicks.category.values, codes))
+
+
+def a_tenth(clicks: Clicks, after: np.ndarray, random: Random) -> Clicks:
+    """Lose nine events in ten."""
+    return clicks.take(np.flatnonzero(~after | (random.random(len(clicks)) < 0.1)))  # noqa: PLR2004
+
+
+BREAKS: dict[str, Callable[[Clicks, np.ndarray, Random], Clicks]] = {
+    "types vanish": no_views,
+    "items unseen": new_items,
+    "categories missing": no_categories,
+    "volume collapses": a_tenth,
+}
+
+
+def count(alerts: list[DriftAlert], since: int, until: int) -> Counter[str]:
+    """Count what was raised about windows that overlap a span."""
+    return Counter(
+        alert.kind.value for alert in alerts if alert.time > since and alert.since < until
+    )
+
+
+def measure_sale(clicks: Clicks, seed: int, prior: Prior, untouched: set[str]) -> dict[str, float]:
+    """Hold a sale; alerts that the untouched log has as well are not of it."""
+    changed, start, moved = sale(clicks, np.random.default_rng(seed))
+    alerts = [alert for alert in alerts_of(changed, prior) if alert.id not in untouched]
+    raised = [a for a in alerts if a.time > start and a.since < start + SALE + 2 * WEEK]
+    shifts = [a for a in raised if a.kind == AlertKind.POPULATION_SHIFT]
+    told = shifts[0] if shifts else None
+    then = moved & (clicks.time >= told.since) & (clicks.time < told.time) if told else moved
+    users_alerts = [a for a in alerts if a.kind in USER_KINDS]
+    return {
+        "population_alerts": len(shifts),
+        "size_told": told.reach.users if told else 0,
+        "size_true": len(np.unique(clicks.user.codes[then])),
+        "category_alerts_then": sum(a.kind.startswith("category") for a in raised),
+        "user_alerts": len(users_alerts),
+        "user_alerts_of_it": sum(belongs(a, s) for a in users_alerts for s in shifts[:1]),
+    }
+
+
+def measure_break(clicks: Clicks, name: str, seed: int) -> dict[str, float]:
+    """Break the producer for three weeks."""
+    random = np.random.default_rng(seed)
+    clicks = typed(clicks, random)
+    start = moment(clicks, random)
+    until = start + 3 * WEEK
+    after = (clicks.time >= start) & (clicks.time < until)
+    raised = count(alerts_of(BREAKS[name](clicks, after, random)), start, until)
+    return {
+        "input_alerts": raised["input_drift"],
+        "population_alerts": raised["population_shift"],
+        "category_alerts": sum(n for kind, n in raised.items() if kind.startswith("category")),
+    }
+
+
+def main() -> None:
+    """Print a table a data set."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=Path, help="a file that `driftline replay` reads")
+    parser.add_argument("--seeds", type=int, default=5)
+    arguments = parser.parse_args()
+    chosen = {arguments.events.name: arguments.events} if arguments.events else inputs()
+    figures: dict[str, object] = {}
+    for name, path in chosen.items():
+        clicks = concatenate([batch for batch, _ in read([path], Source())])
+        first = np.flatnonzero(clicks.time < (clicks.time[0] + clicks.time[-1]) // 2)
+        prior = calibrate(clicks.take(first), Settings())
+        alerts = alerts_of(clicks, prior)
+        untouched, ids = Counter(alert.kind.value for alert in alerts), {a.id for a in alerts}
+        seeds = range(arguments.seeds)
+        runs = {"sale": [measure_sale(clicks, seed, prior, ids) for seed in seeds]}
+        for broken in BREAKS:
+            if broken != "categories missing" or (clicks.category.codes != NO_CODE).any():
+                runs[broken] = [measure_break(clicks, broken, seed) for seed in seeds]
+        figures[name] = {"untouched": untouched, **runs}
+        print(f"{name}, untouched: {dict(untouched)}")
+        for what, rows in runs.items():
+            print(f"  {what}")
+            for figure in rows[0]:
+                print(f"    {figure:24} {[row[figure] for row in rows]}")
+    print(f"written to {save('population', figures)}")
+
+
+if __name__ == "__main__":
+    main()
