@@ -26,6 +26,8 @@ from pipeline.symbols import Symbols, prefix, symbol
 NAMES = 1 << 17
 """Names read from the store that are kept at hand."""
 
+_NONE = np.zeros(0)
+
 
 class Counts(msgspec.Struct, kw_only=True):
     """What became of the events of a source: they are applied, late or duplicates."""
@@ -69,6 +71,7 @@ class _Columns:
     item: NDArray[np.uint64]
     category: NDArray[np.uint64]
     prior: NDArray[np.float32]
+    share: NDArray[np.float32]
     weight: NDArray[np.float32]
     session: NDArray[np.uint64]
 
@@ -104,7 +107,9 @@ class Engine:
         self._symbols = Symbols()
         self._hot = HotStates(load, capacity=capacity)
         self._profiles = profiles
-        self._parameters = _parameters(settings, prior)
+        self._score = prior.score_for(settings.drift.events_per_false_alarm)
+        self._parameters = _parameters(settings, prior, self._score)
+        self._scratch = np.zeros(1, kernel.SCRATCH)
         self._verdict = np.zeros(1, kernel.VERDICT)
         self.progress = msgspec.msgpack.decode(progress, type=Progress) if progress else Progress()
         self._rollups = Rollups(settings, self.progress.rollups, self.name)
@@ -129,6 +134,21 @@ class Engine:
         )
         self.progress.position = int(clicks.position[-1])
         return Effects(alerts=alerts, profiles=profiles, rollups=rollups)
+
+    def statistics(self, clicks: Clicks) -> NDArray[np.float64]:
+        """Apply clicks, and return the log of the detector's statistic after each: (n,).
+
+        No alert is raised, so a change, or what looks like one, goes on being weighed.
+        """
+        found = np.zeros(len(clicks))
+        parameters, self._parameters = self._parameters, self._parameters.copy()
+        self._parameters["threshold"] = np.inf
+        users, user = _distinct(clicks.user)
+        self._advance(clicks, self._columns(clicks, self._hot.rows(users)[user]), found)
+        self._parameters = parameters
+        with np.errstate(divide="ignore"):
+            logs: NDArray[np.float64] = np.log(found)
+        return logs
 
     def drain(self) -> list[Rollup]:
         """Close every window: the source is bounded and has ended."""
@@ -161,17 +181,19 @@ class Engine:
 
     def _columns(self, clicks: Clicks, row: NDArray[np.int64]) -> _Columns:
         category, prior = self._categories(clicks)
+        items, item = _distinct(clicks.item)
         return _Columns(
             row=row,
-            item=self._encode(clicks.item),
+            item=np.array(self._symbols.encode(items), np.uint64)[item],
             category=category,
             prior=prior,
+            share=np.array([self._prior.item_share(name) for name in items], np.float32)[item],
             weight=self._weights(clicks.event_type),
             session=_sessions(clicks.session),
         )
 
     def _advance(
-        self, clicks: Clicks, columns: _Columns
+        self, clicks: Clicks, columns: _Columns, statistics: NDArray[np.float64] = _NONE
     ) -> tuple[list[DriftAlert], list[tuple[str, np.void]]]:
         """Run the kernel over the batch, and put what it stops for into words."""
         alerts: list[DriftAlert] = []
@@ -188,11 +210,14 @@ class Engine:
                 columns.item,
                 columns.category,
                 columns.prior,
+                columns.share,
                 columns.weight,
                 columns.session,
                 clicks.event_id,
                 self._parameters,
+                self._scratch,
                 self._verdict,
+                statistics,
             )
             if why == kernel.QUIET:
                 break
@@ -200,7 +225,7 @@ class Engine:
             if why & kernel.ALARM:
                 place = SourcePosition(source=clicks.source, position=int(clicks.position[stop]))
                 alerts.append(self._alert(user, states[row], place))
-                kernel.settle(states, row, self._verdict[0]["length"])
+                kernel.settle(states, row, self._verdict[0]["length"], self._parameters)
             if self._profiles and why & kernel.PROFILE_DUE:
                 profiles.append((user, states[row].copy()))
             start = stop + 1
@@ -211,19 +236,21 @@ class Engine:
             user=user,
             state=state,
             verdict=self._verdict[0],
+            factors=self._scratch[0]["evidence"],
             names=self.name,
-            threshold=self._settings.drift.events_per_false_alarm,
+            threshold=self._score,
+            by_chance=self._prior.events_by_chance,
+            budget=self._settings.drift.events_per_false_alarm,
             source=place,
             settings=self._settings_version,
             prior=self._prior_version,
         )
 
-    def _encode(self, column: Column) -> NDArray[np.uint64]:
-        texts, inverse = _distinct(column)
-        return np.array(self._symbols.encode(texts), np.uint64)[inverse]
-
     def _categories(self, clicks: Clicks) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
-        """Return symbol and prior share by event; an item without category stands for itself."""
+        """Return symbol and prior share by event.
+
+        An item without category is taken for what the prior groups it with, or for itself.
+        """
         column, depth = clicks.category, self._settings.interests.category_depth
         missing = column.codes == NO_CODE
         texts, inverse = _distinct(column)
@@ -232,8 +259,9 @@ class Engine:
         shares = np.array([self._prior.share(name) for name in categories], np.float32)[inverse]
         if missing.any():
             items, item = _distinct(clicks.item.take(np.flatnonzero(missing)))
-            symbols[missing] = np.array(self._symbols.encode(items), np.uint64)[item]
-            shares[missing] = np.array([self._prior.share(name) for name in items])[item]
+            groups = [self._prior.groups.get(name, name) for name in items]
+            symbols[missing] = np.array(self._symbols.encode(groups), np.uint64)[item]
+            shares[missing] = np.array([self._prior.share(name) for name in groups])[item]
         return symbols, shares
 
     def _weights(self, event_type: Column) -> NDArray[np.float32]:
@@ -270,16 +298,19 @@ def _sessions(column: Column) -> NDArray[np.uint64]:
     return np.array([symbol(text) if text else 0 for text in texts], np.uint64)[inverse]
 
 
-def _parameters(settings: Settings, prior: Prior) -> np.ndarray:
-    interests, detection = settings.interests, settings.drift
+def _parameters(settings: Settings, prior: Prior, score: float) -> np.ndarray:
+    interests, process = settings.interests, prior.process
     parameters = np.zeros(1, kernel.PARAMETERS)
     parameters["short_decay"] = -1 / interests.short_half_life
     parameters["long_decay"] = -1 / interests.long_half_life
     parameters["lateness"] = interests.lateness
     parameters["session_gap"] = interests.session_gap
     parameters["profile_interval"] = interests.profile_interval
-    parameters["threshold"] = detection.events_per_false_alarm
-    parameters["minimum"] = detection.minimum_events
-    parameters["concentration"] = prior.concentration
-    parameters["novelty"] = prior.novelty
+    parameters["threshold"] = np.exp(score)
+    parameters["minimum"] = settings.drift.minimum_events
+    parameters["concentration"] = process.concentration
+    parameters["discount"] = process.discount
+    parameters["item_concentration"] = process.item_concentration
+    parameters["item_discount"] = process.item_discount
+    parameters["cap"] = np.exp(process.cap)
     return parameters

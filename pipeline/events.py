@@ -172,11 +172,20 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     active: int
 
 
+class AlertState(StrEnum):
+    """What an alert has to say of a change: it is new, it goes on, or it was taken back."""
+
+    RAISED = "raised"
+    UPDATED = "updated"
+    RESOLVED = "resolved"
+
+
 class DriftAlert(msgspec.Struct, frozen=True, kw_only=True):
     """Something drifted. Two alerts with the same id are the same alert, told twice.
 
     `time` is the event time at which the alert was raised, `since` the estimated time of the
     change. `score` is the detector's statistic on its own scale, `threshold` what it had to pass.
+    One change of a user raises one alert; what follows bears the id of that alert in `of`.
     """
 
     id: str
@@ -193,6 +202,14 @@ class DriftAlert(msgspec.Struct, frozen=True, kw_only=True):
     source: SourcePosition
     settings: str
     prior: str
+    state: AlertState | msgspec.UnsetType = msgspec.UNSET
+    of: str | msgspec.UnsetType = msgspec.UNSET
+    strength: float | msgspec.UnsetType = msgspec.UNSET
+    """Share of the interests that has moved, 0 to 1."""
+    by_chance: float | msgspec.UnsetType = msgspec.UNSET
+    """Without a change a score as high comes up once in so many events."""
+    clears_after: int | msgspec.UnsetType = msgspec.UNSET
+    """About so many observations like those before would take it back."""
     reach: Reach | msgspec.UnsetType = msgspec.UNSET
     schema: int = SCHEMA_VERSION
 

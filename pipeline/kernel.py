@@ -5,14 +5,18 @@ and knows nothing of the files that it calls.
 
 Change detection is a Shiryaev-Roberts e-detector (Shin, Ramdas & Rinaldo 2023, "E-detectors",
 section 3). For each of the newest `RING` observations it takes the hypothesis that the user's
-interests changed there, and the Bayes factor of that change: the Dirichlet-categorical likelihood
-of what came since under interests drawn anew, over that under the interests before. The sum of
-these factors is the statistic. If each factor has expectation of at most one without a change,
-then a threshold of A gives at most one false alarm in A observations, on average. The root of each
-factor is taken: its expectation is smaller still (Jensen), which keeps the bound for real users,
-who are burstier than the model (Grünwald & van Ommen 2017, "safe Bayes", learning rate 1/2).
+interests changed there, and the Bayes factor of that change: the probability of what came since
+under interests drawn anew, over that under the interests before. The sum of the roots of these
+factors is the statistic: the root keeps people, who are burstier than the model, from looking like
+a change (Grünwald & van Ommen 2017, "safe Bayes", learning rate 1/2).
 
-A category counts once a visit: a basket of ten pastries is one observation of an interest.
+Interests are a hierarchical Pitman-Yor process (Teh 2006, "A hierarchical Bayesian language model
+based on Pitman-Yor processes"): an item is one of the user's own again, or a new one, and then its
+category is one of the user's own again, or one that the population draws. That someone takes up
+other items tells more, and sooner, than that the mix of categories shifts.
+
+What a visit can say is bounded: for a category it counts once, and its evidence for a change has a
+cap, so that one odd basket is no change.
 """
 
 from __future__ import annotations
@@ -21,7 +25,18 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.interest import EVENT_IDS, LAYOUT_VERSION, MARK, NO_SLOT, RECENT, RING, SLOTS
+from pipeline.interest import (
+    EVENT_IDS,
+    LAYOUT_VERSION,
+    LEFT,
+    MARK,
+    NO_SLOT,
+    OWN_SETS,
+    OWN_WAYS,
+    RECENT,
+    RING,
+    SLOTS,
+)
 
 QUIET, ALARM, PROFILE_DUE, BOTH = 0, 1, 2, 3
 """Why `advance` stopped."""
@@ -33,10 +48,13 @@ PARAMETERS = np.dtype(
         ("lateness", "<i8"),
         ("session_gap", "<i8"),
         ("profile_interval", "<i8"),
-        ("threshold", "<f8"),
+        ("threshold", "<f8"),  # of the statistic; infinite: none is raised
         ("minimum", "<i8"),
-        ("concentration", "<f8"),  # of the Dirichlet prior
-        ("novelty", "<u1"),  # whether a category new on both sides of a change is evidence
+        ("concentration", "<f8"),  # of the categories' Pitman-Yor process
+        ("discount", "<f8"),
+        ("item_concentration", "<f8"),  # of the items'
+        ("item_discount", "<f8"),
+        ("cap", "<f8"),  # the most that a visit's Bayes factor counts
     ]
 )
 
@@ -49,20 +67,40 @@ VERDICT = np.dtype(
     ]
 )
 
+SCRATCH = np.dtype(
+    [
+        ("categories", "<f8", (SLOTS,)),  # counts of the observations scanned; zero in between
+        ("items", "u1", (1 << 16,)),
+        ("evidence", "<f8", (RING,)),  # log factors, the newest observation first
+    ]
+)
+
 _compile = numba.njit(cache=True, nogil=True)
 _inline = numba.njit(cache=False, nogil=True)
 
-_LARGEST = 1e250
-"""Beyond this a product of Bayes factors is surely an alarm, and close to overflow."""
-_NOVEL = 0.5
-"""With fewer observations than this before a change, a category was not there."""
-_REFERENCE = 8
+_LARGEST, _SMALLEST = 1e250, 1e-250
+"""Beyond these a product of Bayes factors is surely an alarm, or none, and close to overflow."""
+_REFERENCE = 20
 """Observations before a change, at least: fewer say nothing about what was before."""
+_LOG = 512.0
+"""A log in the ring is a whole number of these."""
+_RARITY = 16.0
+_COARSE = np.exp(np.arange(-128, 128) * 256 / _LOG)
+_FINE = np.exp(np.arange(256) / _LOG)
+_TIMES = np.uint16(15)
+"""The four bits in which the times of an own item are counted, up to so many."""
+FIRST, OPENS = 1, 2
+"""An observation is the first of its category in the visit, the first of the visit."""
 
 
 @_inline
 def _bit(s):
     return np.uint64(1) << np.uint64(s % 64)
+
+
+@_inline
+def _hash(item):
+    return np.uint16((item >> np.uint64(20)) & np.uint64(0xFFFF))
 
 
 @_inline
@@ -80,14 +118,18 @@ def _slot_of(state, category, prior):
             if state.slots[other].long < state.slots[s].long:
                 s = np.int64(other)
         for i in range(RING):
-            if state.ring[i] == s:
-                state.ring[i] = NO_SLOT
+            if state.ring[i].slot == s:
+                state.ring[i].slot = NO_SLOT
+        for i in range(LEFT):
+            if state.left[i] == s:
+                state.left[i] = NO_SLOT
         state.visit_slots[s // 64] &= ~_bit(s)
     slot = state.slots[s]
     slot.category = category
     slot.prior = prior
     slot.short = 0
     slot.long = 0
+    slot.seen = 0
     slot.count = _share_of_forgotten(state, s)
     return s
 
@@ -103,13 +145,13 @@ def _share_of_forgotten(state, new):
     prior = 0.0
     for s in range(np.int64(state.used)):
         if s != new:
-            observed += state.slots[s].count
+            observed += np.float64(state.slots[s].count)
             prior += state.slots[s].prior
-    forgotten = state.total - observed
+    forgotten = state.counted - observed
     rest = 1.0 - prior
-    if forgotten <= 0 or rest <= 0:
-        return np.float32(0)
-    return np.float32(min(forgotten * state.slots[new].prior / rest, forgotten))
+    if forgotten < 1 or rest <= 0:
+        return np.uint16(0)
+    return np.uint16(round(min(forgotten * state.slots[new].prior / rest, forgotten)))
 
 
 @_inline
@@ -132,94 +174,187 @@ def _strengthen(state, s, time, weight, p):
 
 
 @_inline
-def _is_new_in_visit(state, s, session, time, gap):
-    """Say whether the category was not yet observed in this visit, and note that it is now."""
+def _place_in_visit(state, s, session, time, gap):
+    """Say whether the event is the first of its visit, and of its category there; note that."""
+    flags = 0
     if session != state.visit or (session == 0 and time - state.visit_time > gap):
         state.visit = session
         state.visit_slots[:] = 0
+        flags = OPENS
+    elif state.observed == 0:
+        flags = OPENS
     state.visit_time = time
-    if state.visit_slots[s // 64] & _bit(s):
-        return False
-    state.visit_slots[s // 64] |= _bit(s)
-    return True
+    if not state.visit_slots[s // 64] & _bit(s):
+        state.visit_slots[s // 64] |= _bit(s)
+        flags |= FIRST
+    return flags
 
 
 @_inline
-def _observe(state, s, time):
+def _take(state, item):
+    """Return how often an item was met since the last change, and count it.
+
+    The item met least makes room for one that finds its set full.
+    """
+    chosen = state.own[item % OWN_SETS]
+    mark = np.uint16(item // OWN_SETS + 1)  # 0 is a free place
+    least = 0
+    for way in range(OWN_WAYS):
+        if chosen[way] >> 4 == mark:
+            times = chosen[way] & _TIMES
+            if times < _TIMES:
+                chosen[way] += np.uint16(1)
+            return np.float64(times)
+        if (chosen[way] & _TIMES) < (chosen[least] & _TIMES):
+            least = way
+    chosen[least] = (mark << np.uint16(4)) | np.uint16(1)
+    return 0.0
+
+
+@_inline
+def _likelihood(o):
+    """Return what `_predict` has written: exp(before / _LOG), by tables."""
+    before = np.int64(o.before)
+    return _COARSE[(before >> 8) + 128] * _FINE[before & 255]
+
+
+@_inline
+def _odds(o):
+    """Return one over the item's share in its category."""
+    rarity = np.int64(round(o.rarity * (_LOG / _RARITY)))
+    return _COARSE[(rarity >> 8) + 128] * _FINE[rarity & 255]
+
+
+@_inline
+def _predict(state, o, p):
+    """Write an observation's probability under what came before into it, and count it.
+
+    The probability is relative to the item's share in its category, which no change of interests
+    alters; `after` in `_scan` is its counterpart.
+    """
+    a, d = p.item_concentration, p.item_discount
+    b, e = p.concentration, p.discount
+    times = _take(state, np.int64(o.item))
+    first = o.flags & FIRST and o.slot != NO_SLOT
+    before = (a + d * state.distinct) / (a + state.total)
+    if first:
+        slot = state.slots[o.slot]
+        mass = (b + e * state.kinds) * slot.prior + max(np.float64(slot.count) - e, 0.0)
+        before *= mass / (b + state.counted)
+        slot.seen += np.uint16(1)
+        if times == 0:
+            if slot.count == 0:
+                state.kinds += 1
+            slot.count += np.uint16(1)
+            state.counted += 1
+    if times == 0:
+        state.distinct += 1
+    else:
+        before += (times - d) / (a + state.total) * _odds(o)
+    state.total += 1
+    o.before = np.int16(round(_LOG * np.log(before)))
+
+
+@_inline
+def _observe(state, s, item, share, flags, time, p):
     """Append an observation to the detector's memory."""
     if state.observed % MARK == 0:
         state.ring_time[state.observed % RING // MARK] = time
-    state.ring[state.observed % RING] = s
+    o = state.ring[state.observed % RING]
+    o.item = _hash(item)
+    o.slot = s
+    o.rarity = np.uint8(min(round(-_RARITY * np.log(share)), 255))
+    o.flags = flags
     state.observed += 1
-    state.slots[s].count += 1
-    state.total += 1
+    _predict(state, o, p)
 
 
 @_inline
-def _scan(state, p, suffix, ratios, verdict):
+def _scan(state, p, scratch, verdict):
     """Weigh a change at each of the newest observations; going back, one at a time.
 
-    The likelihood of a Dirichlet-categorical model does not depend on the order of what it has
-    seen, so the segment since the change grows by one observation a step: its factor is that
-    observation's probability given the newer ones, over that given the ones before.
-    `suffix` (SLOTS,) is zero on entry and on return; `ratios` (RING,) takes the factors.
+    The process is exchangeable, so the segment since the change may grow by one observation a
+    step: its factor is that observation's probability given the newer ones, over that given the
+    ones before.
     """
-    a = p.concentration
-    factor = 1.0
+    a, d = p.item_concentration, p.item_discount
+    b, e = p.concentration, p.discount
+    reach = min(np.int64(state.total) - _REFERENCE, RING, state.observed)
+    visits = 1.0  # the factor of the visits that are scanned to their beginning
+    visit = 1.0  # that of the one being scanned
     best = 0.0
+    distinct = 0.0
+    counted = 0.0
+    kinds = 0.0
     verdict.statistic = 0.0
     verdict.length = 0
-    reach = min(np.int64(state.total) - _REFERENCE, RING, state.observed)
     k = 0
-    while k < reach and factor < _LARGEST:
-        s = state.ring[(state.observed - 1 - k) % RING]
+    while k < reach:
+        o = state.ring[(state.observed - 1 - k) % RING]
+        ratio = 1.0
+        if o.slot != NO_SLOT:
+            times = scratch.items[o.item]
+            after = (a + d * distinct) / (a + k)
+            if o.flags & FIRST:
+                count = scratch.categories[o.slot]
+                mass = (b + e * kinds) * state.slots[o.slot].prior + max(count - e, 0.0)
+                after *= mass / (b + counted)
+                if times == 0:
+                    if count == 0:
+                        kinds += 1
+                    scratch.categories[o.slot] = count + 1
+                    counted += 1
+            if times == 0:
+                distinct += 1
+            else:
+                after += (times - d) / (a + k) * _odds(o)
+            scratch.items[o.item] = min(times + 1, 255)
+            ratio = after / _likelihood(o)
+        scratch.evidence[k] = ratio
+        visit *= ratio
         k += 1
-        if s == NO_SLOT:
-            ratios[k - 1] = 1.0
-            continue
-        slot = state.slots[s]
-        newer = suffix[s]
-        older = max(slot.count - newer - 1, 0.0)
-        suffix[s] += 1
-        if newer == 0 and older < _NOVEL and not p.novelty:
-            ratios[k - 1] = 1.0
-        else:
-            since = (a * slot.prior + newer) / (a + k - 1)
-            before = (a * slot.prior + older) / (a + state.total - k)
-            ratios[k - 1] = since / before
-        factor *= ratios[k - 1]
+        factor = visits * min(visit, p.cap)
         verdict.statistic += np.sqrt(factor)
         if factor > best:
             best = factor
             verdict.length = k
-    for s in range(SLOTS):
-        suffix[s] = 0.0
+        if not _SMALLEST < factor < _LARGEST:
+            break
+        if o.flags & OPENS:
+            visits = factor
+            visit = 1.0
+    for i in range(k):
+        scratch.items[state.ring[(state.observed - 1 - i) % RING].item] = 0
+    scratch.categories[:] = 0.0
 
 
 @_inline
-def _date(state, ratios, verdict):
+def _date(state, scratch, verdict):
     """Say when the likeliest change was, and how its evidence is spread."""
     newer = 0.0
     total = 0.0
     for k in range(verdict.length):
-        total += np.log(ratios[k])
+        total += np.log(scratch.evidence[k])
         if k < verdict.length // 2:
-            newer += np.log(ratios[k])
+            newer += np.log(scratch.evidence[k])
     verdict.older_half = 1.0 - newer / total if total > 0 else 1.0
     first = state.observed - verdict.length
     verdict.since = state.ring_time[first % RING // MARK]
 
 
 @_inline
-def _restart(state, length):
+def _restart(state, length, p):
     """Let the observations since the change be all that the detector knows."""
     for s in range(SLOTS):
         state.slots[s].count = 0
-    state.total = length
-    for k in range(length):
-        s = state.ring[(state.observed - 1 - k) % RING]
-        if s != NO_SLOT:
-            state.slots[s].count += 1
+        state.slots[s].seen = 0
+    state.own[:] = 0
+    state.total = 0
+    state.distinct = 0
+    state.counted = 0
+    state.kinds = 0
+    for k in range(length, 0, -1):
+        _predict(state, state.ring[(state.observed - k) % RING], p)
 
 
 @_inline
@@ -243,11 +378,14 @@ def advance(
     item,
     category,
     prior,
+    share,
     weight,
     session,
     event_id,
     parameters,
+    scratches,
     verdicts,
+    statistics,
 ):
     """Apply events to their users' states, from `start` until one has something to say.
 
@@ -261,21 +399,23 @@ def advance(
         item: Symbols, uint64, shape (n,).
         category: Symbols, uint64, shape (n,).
         prior: The category's share in the population, float32, shape (n,).
+        share: The item's share in its category, float32, shape (n,).
         weight: What the event adds to its category, float32, shape (n,). With a weight of 0 it
             only counts and is remembered.
         session: Symbols, uint64, shape (n,); 0 where there is none.
         event_id: Hashes, uint64, shape (n,); 0 where there is none.
         parameters: `PARAMETERS`, shape (1,).
+        scratches: `SCRATCH`, shape (1,): room to work in, all zeros at first.
         verdicts: `VERDICT`, shape (1,), filled in for an alarm.
+        statistics: float64, shape (n,), filled in with the statistic after each event; or empty.
 
     Returns:
         The event at which it stopped (n at the end), and why. The caller reads the state of that
         event's user, settles an alarm with `settle`, and goes on with the next event.
     """
     p = parameters[0]
+    scratch = scratches[0]
     verdict = verdicts[0]
-    suffix = np.zeros(SLOTS)
-    ratios = np.ones(RING)
     for i in range(start, len(row)):
         state = states[row[i]]
         if position[i] <= state.position:
@@ -297,43 +437,52 @@ def advance(
         if weight[i] > 0:
             s = _slot_of(state, category[i], prior[i])
             _strengthen(state, s, time[i], weight[i], p)
-            if _is_new_in_visit(state, s, session[i], time[i], p.session_gap):
-                _observe(state, s, time[i])
-                if state.total >= p.minimum:
-                    _scan(state, p, suffix, ratios, verdict)
-                    alarm = verdict.statistic >= p.threshold
+            flags = _place_in_visit(state, s, session[i], time[i], p.session_gap)
+            _observe(state, s, item[i], share[i], flags, time[i], p)
+            if state.total >= p.minimum:
+                _scan(state, p, scratch, verdict)
+                alarm = verdict.statistic >= p.threshold
+                if len(statistics):
+                    statistics[i] = verdict.statistic
         due = p.profile_interval > 0 and time[i] - state.profiled >= p.profile_interval
         if due:
             state.profiled = time[i]
         if alarm:
-            _date(state, ratios, verdict)
+            _date(state, scratch, verdict)
         if alarm or due:
             return i, (BOTH if alarm and due else ALARM if alarm else PROFILE_DUE)
     return len(row), QUIET
 
 
 @_compile
-def settle(states, row, length):
+def settle(states, row, length, parameters):
     """Close an alarm: what came since the change is the user's present from now on.
 
     Args:
         states: Records of `STATE`, changed in place.
         row: The user's row.
         length: Observations since the change, from the verdict.
+        parameters: `PARAMETERS`, shape (1,).
     """
-    _restart(states[row], length)
+    _restart(states[row], length, parameters[0])
+
+
+def item_hash(symbol: int) -> int:
+    """Return what the ring holds for an item."""
+    return symbol >> 20 & 0xFFFF
 
 
 def observed_shares(
     state: np.void, length: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.float64], NDArray[np.float64]]:
-    """Count the detector's observations before and since a change.
+    """Count the visits with each category before and since a change.
 
     Returns:
         Category symbols, counts before, counts since; each of shape (used,).
     """
     used = int(state["used"])
     ring = state["ring"][(int(state["observed"]) - 1 - np.arange(length)) % RING]
-    since = np.bincount(ring[ring != NO_SLOT], minlength=used)[:used].astype(np.float64)
-    before = np.maximum(state["slots"]["count"][:used].astype(np.float64) - since, 0)
+    told = ring["slot"][(ring["slot"] != NO_SLOT) & (ring["flags"] & FIRST != 0)]
+    since = np.bincount(told, minlength=used)[:used].astype(np.float64)
+    before = np.maximum(state["slots"]["seen"][:used].astype(np.float64) - since, 0)
     return state["slots"]["category"][:used], before, since

@@ -7,26 +7,69 @@ A user's alerts depend on it and never on who else is in the stream.
 from __future__ import annotations
 
 import hashlib
+import math
 
 import msgspec
 
 
-class Prior(msgspec.Struct, frozen=True, kw_only=True):
-    """A Dirichlet prior over categories.
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """A hierarchical Pitman-Yor process over items and, above them, categories.
 
-    `shares` holds the population's share of each category known, which sum to at most 1;
-    a category that is not there has the share `unseen`. `concentration` is how many observations
-    the prior weighs. `novelty` says whether a category that the user has shown neither before a
-    change nor since counts as evidence: only a prior that knows the categories can tell.
+    A `concentration` is how many observations the population weighs, a `discount` (0 to 1) how
+    readily people go on to new ones however many they know. `cap` bounds what a visit can say for
+    a change: the log of its Bayes factor.
     """
 
-    concentration: float
+    concentration: float = 40.0
+    discount: float = 0.2
+    item_concentration: float = 5.0
+    item_discount: float = 0.5
+    cap: float = 16.0
+
+
+class Threshold(msgspec.Struct, frozen=True, kw_only=True):
+    """What the log of the statistic has to pass, as measured on history without a change.
+
+    Without a change it passes `at` once in `events`; passing `at` + x is exp(`slope` * x) times
+    rarer. Below `least` the alerts of many users would be false too often (`false_discovery_rate`).
+    """
+
+    at: float
+    events: float
+    slope: float
+    least: float
+    false_discovery_rate: float
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """How the prior did on history, on users that the shares were not made from."""
+
+    false_alarms_per_1000: float
+    false_discovery_rate: float
+    recall: float
+    delay: float
+    """Median, in events."""
+
+
+class Prior(msgspec.Struct, frozen=True, kw_only=True):
+    """What the population tells of a user.
+
+    `shares` holds the population's share of each category known, which sum to at most 1;
+    a category that is not there has the share `unseen`. `items` holds the share of an item in its
+    category, `unseen_item` that of the others. `groups` names the category that an item without
+    one is taken for; where it is not named either, it stands for itself.
+    """
+
     unseen: float
-    novelty: bool
+    unseen_item: float
     shares: dict[str, float]
-    false_alarms_per_1000: float | None = None
-    """As measured on the history that it was made from, visits shuffled; None: not measured."""
-    schema: int = 1
+    items: dict[str, float]
+    groups: dict[str, str] = {}
+    process: Process = Process()
+    threshold: Threshold | None = None
+    """None: nothing was measured, and the detector's own bound is taken."""
+    measured: Measured | None = None
+    schema: int = 2
 
     @property
     def version(self) -> str:
@@ -37,6 +80,29 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
         """Return a category's share in the population."""
         return self.shares.get(category, self.unseen)
 
+    def item_share(self, item: str) -> float:
+        """Return an item's share in its category."""
+        return self.items.get(item, self.unseen_item)
 
-UNIFORM = Prior(concentration=80.0, unseen=1 / 1000, novelty=False, shares={})
-"""What is taken where nothing was calibrated: it finds less than a prior made from history."""
+    def score_for(self, events_per_false_alarm: float) -> float:
+        """Return the least log of the statistic that keeps a false-alarm budget.
+
+        Where nothing was measured it is the bound of the e-detector: a statistic of A in less
+        than A events, on average, would be a surprise under the model.
+        """
+        if self.threshold is None:
+            return math.log(events_per_false_alarm)
+        at, slope = self.threshold.at, self.threshold.slope
+        wanted = at + math.log(events_per_false_alarm / self.threshold.events) / slope
+        return max(wanted, self.threshold.least)
+
+    def events_by_chance(self, score: float) -> float:
+        """Return in how many events without a change a score as high comes up once."""
+        if self.threshold is None:
+            return math.exp(min(score, 700.0))
+        at, slope = self.threshold.at, self.threshold.slope
+        return self.threshold.events * math.exp(min(slope * (score - at), 700.0))
+
+
+UNIFORM = Prior(unseen=1 / 1000, unseen_item=1 / 100, shares={}, items={})
+"""What is taken where nothing was calibrated: its alerts are those of the model, not measured."""

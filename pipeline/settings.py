@@ -88,6 +88,9 @@ class Drift(Section, frozen=True):
 
     events_per_false_alarm: int = 10_000
     """Without a change, a user raises one false alarm in this many events, on average."""
+    false_discovery_rate: float = 0.05
+    """Of the users that raise an alert, at most this share raises a false one, where as many
+    users change as do not."""
     minimum_events: int = 20
     """No alert before a user has shown this many."""
     prior: str = ""

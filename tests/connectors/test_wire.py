@@ -10,6 +10,7 @@ from connectors import wire
 from connectors.validate import Reject
 from pipeline.events import (
     AlertKind,
+    AlertState,
     CategoryForecast,
     Click,
     DriftAlert,
@@ -42,13 +43,19 @@ ALERT = DriftAlert(
     source=SourcePosition(source="clicks-0", position=41),
     settings="5e77",
     prior="uniform",
+    state=AlertState.RAISED,
+    of="",
+    strength=0.75,
+    by_chance=12_000.0,
+    clears_after=9,
 )
 ALERT_BYTES = (
     b'{"id":"a1","kind":"user_jump","subject":"anna","time":1714564800000,"since":1714561200000,'
     b'"from":[{"category":"home","weight":0.75}],"to":[{"category":"toys","weight":0.5}],'
     b'"score":12.5,"threshold":9.25,"guarantee":{"kind":"average_run_length","value":10000.0},'
     b'"evidence":[{"time":1714564800000,"item_id":"lamp","category":"home"}],'
-    b'"source":{"source":"clicks-0","position":41},"settings":"5e77","prior":"uniform","schema":1}'
+    b'"source":{"source":"clicks-0","position":41},"settings":"5e77","prior":"uniform",'
+    b'"state":"raised","of":"","strength":0.75,"by_chance":12000.0,"clears_after":9,"schema":1}'
 )
 PROFILE = InterestProfile(
     user_id="anna",

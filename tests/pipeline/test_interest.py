@@ -10,7 +10,7 @@ from pipeline.engine import Engine
 from pipeline.interest import STATE, StateError, decode_into, encode, new_state
 from pipeline.settings import Settings
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "interest_state_1.bin"
+GOLDEN = Path(__file__).parent.parent / "golden" / "interest_state_2.bin"
 
 
 def state_of_anna():
