@@ -28,7 +28,7 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
     },
     "river:kswin": {"alpha": [1e-12, 1e-9, 1e-7, 1e-5], "seed": [7]},
 }
-MOST_STREAMS = {"river:kswin": 25}
+MOST_STREAMS = {"river:kswin": 10}
 """Of each kind, where a detector takes near a millisecond an event."""
 
 Signal = list[float]
@@ -64,7 +64,7 @@ def signals(clicks: Clicks, streams: list[Rows], settings: Settings, prior: Prio
 def run(name: str, options: dict[str, Any], made: list[Signal], minimum: int) -> Found:
     """Run a detector of its own over each signal."""
     start = process_time()
-    alarms = [list(falls(detector(name, **options), one, minimum=minimum)) for one in made]
+    alarms = [falls(detector(name, **options), one, minimum=minimum) for one in made]
     seconds = process_time() - start
     return Found(
         alarms=alarms,

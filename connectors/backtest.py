@@ -20,6 +20,7 @@ from connectors.validate import Reject
 from pipeline.engine import Engine
 from pipeline.events import Clicks, DriftAlert
 from pipeline.prior import Prior
+from pipeline.river_drift import RiverDrift
 from pipeline.rollups import Rollup
 from pipeline.settings import Settings
 from pipeline.trends import Trends, TrendsState
@@ -79,8 +80,11 @@ class Backtest:
         *,
         learning: bool,
         progress: Progress,
+        river: RiverDrift | None = None,
     ) -> None:
         """Open or make the directory's stores and files.
+
+        With `river` its alerts stand in place of the engine's.
 
         Raises:
             StoreError: The state store cannot be opened.
@@ -100,6 +104,7 @@ class Backtest:
             progress=self.store.progress(),
             profiles=False,
         )
+        self._river = river
         self._trends = Trends(settings, self._committed.trends, prior.version)
         self.learning: LearningStage | None = None
         if learning:
@@ -117,6 +122,8 @@ class Backtest:
         for count, (clicks, rejects) in enumerate(self._timed(batches), start=1):
             if count > done:
                 self._interest(clicks, rejects)
+            elif self._river:
+                self._river.process(clicks)  # it is held in memory alone
             learned = self._learn(self.learning.windows.add(clicks)) if self.learning else False
             if count > done and (learned or count % COMMIT_EVERY == 0):
                 self._commit(count)
@@ -139,7 +146,8 @@ class Backtest:
     def _interest(self, clicks: Clicks, rejects: list[Reject]) -> None:
         start = perf_counter()
         effects = self.engine.process(clicks)
-        self._raise(effects.alerts, effects.rollups)
+        alerts = self._river.process(clicks) if self._river else effects.alerts
+        self._raise(alerts, effects.rollups)
         for reject in rejects:
             self._logs["rejects.jsonl"].write(_RejectLine.of(reject))
         self.events += len(clicks)

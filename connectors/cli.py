@@ -86,6 +86,7 @@ MapOption = Annotated[
     "  driftline replay clicks.csv.gz\n\n"
     "  driftline replay 2024-*.parquet --out year --window 7d\n\n"
     "  driftline replay kafka://localhost:9092/clicks --from 2024-01-01 --to 2024-04-01\n\n"
+    "  driftline replay clicks.parquet --detector river:adwin --out adwin\n\n"
     "  driftline replay log.jsonl --map user=visitor --map timestamp=at --no-learning"
 )
 def replay(
@@ -97,6 +98,10 @@ def replay(
     mapping: MapOption = [],  # noqa: B006  typer copies it
     settings: SettingsOption = None,
     prior: PriorOption = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(help="Of users' changes: driftline, or river:adwin, river:pagehinkley, …"),
+    ] = None,
     window: Annotated[
         str | None, typer.Option(help="Length of a learning window, such as 7d.")
     ] = None,
@@ -127,7 +132,7 @@ def replay(
 
     request = Request(
         inputs=inputs,
-        settings=_settings(settings, mapping, prior, window, seed),
+        settings=_settings(settings, mapping, prior, window, seed, detector),
         since=_milliseconds(since),
         until=_milliseconds(until),
         kafka=load_live(settings)[1],
@@ -216,6 +221,7 @@ def _settings(
     prior: Path | None = None,
     window: str | None = None,
     seed: int | None = None,
+    detector: str | None = None,
 ) -> Settings:
     """Read the settings file and lay the options over it."""
     settings, _, _ = load_live(path)
@@ -224,8 +230,10 @@ def _settings(
         changes["source"] = replace_fields(
             settings.source, map=settings.source.map | dict(_pair(text) for text in mapping)
         )
-    if prior is not None:
-        changes["drift"] = replace_fields(settings.drift, prior=str(prior))
+    drift = {"prior": prior and str(prior), "detector": detector}
+    drift = {name: value for name, value in drift.items() if value is not None}
+    if drift:
+        changes["drift"] = replace_fields(settings.drift, **drift)
     if window is not None:
         changes["windows"] = replace_fields(settings.windows, size=Duration.parse(window))
     if seed is not None:

@@ -19,6 +19,7 @@ from connectors.report import write_report
 from connectors.summary import Summary, iso, write_profiles, write_summary
 from connectors.validate import Reject
 from pipeline.events import Clicks
+from pipeline.river_drift import OURS, RiverDrift
 from pipeline.settings import Settings
 
 TOPIC = "kafka://"
@@ -75,10 +76,12 @@ def replay(
         FileError: An input cannot be read.
         RunError: The directory holds something else, or cannot be written.
         StoreError: The state store cannot be opened or written.
-        SettingsError: The prior cannot be read.
+        SettingsError: The prior cannot be read, or there is no such detector.
     """
     started = perf_counter()
     prior = load_prior(request.settings.drift.prior)
+    ours = request.settings.drift.detector == OURS
+    river = None if ours else RiverDrift(request.settings, prior)
     reading = _open(request)
     _prepare(out, _identity(request, prior.version), resume=resume, overwrite=overwrite)
     if resume and any(name.startswith(TOPIC) for name in request.inputs):
@@ -90,6 +93,7 @@ def replay(
         prior,
         learning=request.learning,
         progress=lambda _fraction, text: progress(watch.fraction, text),
+        river=river,
     ) as backtest:
         backtest.run(watch)
         progress(1.0, "writing profiles, summary and report")

@@ -93,6 +93,8 @@ class Drift(Section, frozen=True):
     users change as do not."""
     minimum_events: int = 20
     """No alert before a user has shown this many."""
+    detector: str = "driftline"
+    """Or, in a replay, one of River's: river:adwin, river:kswin, river:pagehinkley."""
     prior: str = ""
     """A prior made from history; empty takes a uniform one."""
 

@@ -12,13 +12,19 @@ from connectors.kafka.publisher import Publisher
 from connectors.kafka.settings import Kafka
 from connectors.kafka.transport import RecordBatch, Span
 from connectors.prior_file import load_prior
-from pipeline.settings import Settings
+from pipeline.river_drift import OURS
+from pipeline.settings import Settings, SettingsError
 
 
 class InterestStage:
     """The partitions of the click topic that are this worker's at present."""
 
     def __init__(self, settings: Settings, kafka: Kafka, data: Path, *, hot_users: int) -> None:
+        if settings.drift.detector != OURS:
+            raise SettingsError(
+                f"drift.detector = {settings.drift.detector!r}: a worker has {OURS} alone; "
+                "River's detectors are for `driftline replay`"
+            )
         self._settings = settings
         self._data = data
         self._hot_users = hot_users

@@ -294,3 +294,18 @@ def test_a_full_disk_stops_loudly_and_the_run_resumes_when_there_is_room(tmp_pat
         assert outcome(whole) == outcome(out)
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_a_detector_of_rivers_takes_the_place_of_ours(tmp_path):
+    """`--detector river:adwin` raises its own alerts; an unknown one leaves nothing behind."""
+    clicks = shop(tmp_path / "clicks.csv", weeks=8, users=4)
+    out = tmp_path / "out"
+    common = ("replay", clicks, "--no-learning", "--out", out)
+    wrong = driftline(*common, "--detector", "river:magic")
+    assert (5, False) == (wrong.returncode, out.exists())
+    assert "river:adwin" in wrong.stderr
+    done = driftline(*common, "--detector", "river:adwin")
+    assert 0 == done.returncode, done.stderr
+    alerts = [json.loads(line) for line in (out / "alerts.jsonl").read_text().splitlines()]
+    users = [alert for alert in alerts if alert["kind"].startswith("user")]
+    assert {"none"} >= {alert["guarantee"]["kind"] for alert in users}
