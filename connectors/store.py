@@ -2,11 +2,17 @@
 
 One database a source. Everything that an engine hands over goes in by one atomic, synced write,
 so that after a crash states and progress still agree.
+
+Layout 1, keys and values: `s` + user: the encoded state (`pipeline.interest`); `n` + symbol in 8
+bytes, big endian: the name; `mprogress`: the engine's progress; `m/` + key: a value of the driver's
+own; `l`: the number of the layout. RocksDB verifies a checksum of every block that it reads. A
+changelog bears the same keys and values, but for `l` and what begins with it: this disk's alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -18,20 +24,29 @@ from rocksdict import (
     Options,
     Rdict,
     WriteBatch,
+    WriteBufferManager,
     WriteOptions,
 )
 
 from pipeline.engine import Changes
 
-_STATE, _NAME, _META = b"s", b"n", b"m"
+LAYOUT = 1
+MEMORY = 256 << 20
+"""Bytes for the block caches and write buffers of all stores of a process together."""
+
+_STATE, _NAME, _META, _LOCAL = b"s", b"n", b"m", b"l"
 _PROGRESS = _META + b"progress"
 
-MEMORY = 128 << 20
-"""Bytes for the block cache and write buffers together."""
+Pair = tuple[bytes, bytes | None]
+"""A key and its value; None deletes it."""
 
 
 class StoreError(Exception):
     """The store cannot be opened, read or written; the message says which and why."""
+
+
+class CorruptStoreError(StoreError):
+    """What is on the disk is not what was written."""
 
 
 class Store:
@@ -41,36 +56,48 @@ class Store:
         """Open the database at `path`, or make it.
 
         Raises:
-            StoreError: Another process has it open, the disk is full, or it is corrupt.
+            StoreError: Another process has it open, the disk is full, or another version wrote it.
+            CorruptStoreError: It is damaged.
         """
         self.path = path
         try:
             self._db = Rdict(str(path), _options())
         except Exception as error:  # noqa: BLE001  rocksdict raises bare Exception
-            raise StoreError(f"cannot open the state store {path}: {error}") from None
-        durable = WriteOptions()
-        durable.sync = True
-        self._db.set_write_options(durable)
+            raise _told(error, f"cannot open the state store {path}") from None
+        self._durable = WriteOptions()
+        self._durable.sync = True
+        self._fast = WriteOptions()
+        setattr(self._fast, "disable_wal", True)  # noqa: B010  a property, which its stub denies
+        try:
+            self._check_layout()
+        except StoreError:
+            self._db.close()
+            raise
 
     def load(self, users: Sequence[str]) -> list[bytes | None]:
-        """Return the encoded states of some users; None for one never seen."""
-        found: Any = self._db.get([_STATE + user.encode() for user in users])
-        return cast("list[bytes | None]", found)
+        """Return the encoded states of some users; None for one never seen.
+
+        Raises:
+            CorruptStoreError: A block's checksum is wrong.
+        """
+        return cast("list[bytes | None]", self._get([_STATE + user.encode() for user in users]))
 
     def name(self, number: int) -> str | None:
         """Return the text behind a symbol."""
-        text = self._db.get(_NAME + number.to_bytes(8))
+        text = self._get(_NAME + number.to_bytes(8))
         return None if text is None else text.decode()
 
     def progress(self) -> bytes | None:
         """Return the engine's progress as of the last commit."""
-        found: bytes | None = self._db.get(_PROGRESS)
-        return found
+        return cast("bytes | None", self._get(_PROGRESS))
 
     def get(self, key: str) -> bytes | None:
         """Return a value of the driver's own."""
-        found: bytes | None = self._db.get(_META + b"/" + key.encode())
-        return found
+        return cast("bytes | None", self._get(meta_key(key)))
+
+    def local(self, key: str) -> bytes | None:
+        """Return a value about this disk, which no changelog has."""
+        return cast("bytes | None", self._get(local_key(key)))
 
     def commit(self, changes: Changes, values: Mapping[str, bytes]) -> None:
         """Make changes and the driver's values durable, all of them or none.
@@ -78,29 +105,64 @@ class Store:
         Raises:
             StoreError: The disk is full or failing; nothing was changed.
         """
+        self.write(pairs(changes, values))
+
+    def write(self, items: Iterable[Pair], *, durable: bool = True) -> None:
+        """Make keys and values durable, all of them or none.
+
+        Without `durable` they are durable only after `flush`, and may be lost in part before.
+
+        Raises:
+            StoreError: The disk is full or failing; nothing was changed.
+        """
         batch = WriteBatch(raw_mode=True)
-        for user, state in changes.states:
-            batch.put(_STATE + user.encode(), state)
-        for number, name in changes.names.items():
-            batch.put(_NAME + number.to_bytes(8), name.encode())
-        for key, value in values.items():
-            batch.put(_META + b"/" + key.encode(), value)
-        batch.put(_PROGRESS, changes.progress)
+        for key, value in items:
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
         try:
-            self._db.write(batch)
+            self._db.write(batch, self._durable if durable else self._fast)
         except Exception as error:  # noqa: BLE001  rocksdict raises bare Exception
-            raise StoreError(f"cannot write to the state store {self.path}: {error}") from None
+            raise _told(error, f"cannot write to the state store {self.path}") from None
+
+    def flush(self) -> None:
+        """Make durable what was written without being so.
+
+        Raises:
+            StoreError: The disk is full or failing.
+        """
+        try:
+            self._db.flush()
+        except Exception as error:  # noqa: BLE001  rocksdict raises bare Exception
+            raise _told(error, f"cannot write to the state store {self.path}") from None
 
     def states(self) -> Iterator[tuple[str, bytes]]:
-        """Iterate over all users and their encoded states, in byte order of the users."""
-        iterator = self._db.iter()
-        iterator.seek(_STATE)
-        while iterator.valid():
-            key = iterator.key()
-            if not key.startswith(_STATE):
-                break
-            yield key[1:].decode(), iterator.value()
-            iterator.next()
+        """Iterate over all users and their encoded states, in byte order of the users.
+
+        Raises:
+            CorruptStoreError: A block's checksum is wrong.
+        """
+        for key, value in self._items(_STATE):
+            yield key[1:].decode(), value
+
+    def replicated(self) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate over all keys and values that a changelog bears, the driver's own values last."""
+        for kind in (_STATE, _NAME, _META):
+            yield from self._items(kind)
+
+    def size(self) -> dict[str, int]:
+        """Return the estimated number of keys, and bytes on disk and in memory."""
+        properties = {
+            "keys": "rocksdb.estimate-num-keys",
+            "bytes": "rocksdb.live-sst-files-size",
+            "memory": "rocksdb.cur-size-all-mem-tables",
+        }
+        return {name: self._db.property_int_value(p) or 0 for name, p in properties.items()}
+
+    def compact(self) -> None:
+        """Merge all files, so that what was overwritten or deleted takes no more room."""
+        self._db.compact_range(None, None)
 
     def close(self) -> None:
         """Flush and release the database.
@@ -124,16 +186,82 @@ class Store:
     ) -> None:
         self.close()
 
+    def _check_layout(self) -> None:
+        found = self._get(_LOCAL)
+        if found is None:
+            self.write([(_LOCAL, b"%d" % LAYOUT)])
+        elif found != b"%d" % LAYOUT:
+            raise StoreError(
+                f"the state store {self.path} has layout {found.decode()}, and this version reads "
+                f"{LAYOUT}: take the version that wrote it, or delete the directory and have it "
+                "rebuilt"
+            )
+
+    def _get(self, keys: Any) -> Any:
+        try:
+            return self._db.get(keys)
+        except Exception as error:  # noqa: BLE001  rocksdict raises bare Exception
+            raise _told(error, f"cannot read the state store {self.path}") from None
+
+    def _items(self, kind: bytes) -> Iterator[tuple[bytes, bytes]]:
+        iterator = self._db.iter()
+        iterator.seek(kind)
+        while iterator.valid():
+            key = iterator.key()
+            if not key.startswith(kind):
+                break
+            yield key, iterator.value()
+            iterator.next()
+        try:
+            iterator.status()
+        except Exception as error:  # noqa: BLE001  rocksdict raises bare Exception
+            raise _told(error, f"cannot read the state store {self.path}") from None
+
+
+def pairs(changes: Changes, values: Mapping[str, bytes]) -> list[Pair]:
+    """Return changes and the driver's values as keys and values, these last."""
+    return [
+        *((_STATE + user.encode(), state) for user, state in changes.states),
+        *((_NAME + number.to_bytes(8), name.encode()) for number, name in changes.names.items()),
+        (_PROGRESS, changes.progress),
+        *((meta_key(key), value) for key, value in values.items()),
+    ]
+
+
+def meta_key(key: str) -> bytes:
+    """Return where a value of the driver's own stands."""
+    return _META + b"/" + key.encode()
+
+
+def local_key(key: str) -> bytes:
+    """Return where a value about this disk stands."""
+    return _LOCAL + b"/" + key.encode()
+
+
+def _told(error: Exception, what: str) -> StoreError:
+    kind = CorruptStoreError if "Corruption" in str(error) else StoreError
+    return kind(f"{what}: {error}")
+
+
+@cache
+def _memory() -> tuple[Cache, WriteBufferManager]:
+    """Return what all stores of this process share; write buffers count against the cache."""
+    blocks = Cache(MEMORY)
+    buffers = WriteBufferManager.new_write_buffer_manager_with_cache(MEMORY // 2, False, blocks)
+    return blocks, buffers
+
 
 def _options() -> Options:
+    blocks, buffers = _memory()
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_compression_type(DBCompressionType.lz4())
-    options.set_write_buffer_size(MEMORY // 4)
+    options.set_write_buffer_size(MEMORY // 8)
+    options.set_write_buffer_manager(buffers)
     options.set_max_open_files(256)
     options.set_paranoid_checks(True)
     tables = BlockBasedOptions()
-    tables.set_block_cache(Cache(MEMORY // 2))
+    tables.set_block_cache(blocks)
     tables.set_bloom_filter(10, block_based=False)
     tables.set_cache_index_and_filter_blocks(True)
     options.set_block_based_table_factory(tables)

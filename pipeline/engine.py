@@ -154,6 +154,11 @@ class Engine:
         """Close every window: the source is bounded and has ended."""
         return self._rollups.drain(self.progress.position)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether more than `capacity` states are in memory: `changes` lets them go."""
+        return self._hot.crowded
+
     def changes(self) -> Changes:
         """Return what has changed since the last call, for the store."""
         fresh, self._symbols.fresh = self._symbols.fresh, {}

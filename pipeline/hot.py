@@ -29,6 +29,11 @@ class HotStates:
         self._dirty = np.zeros(1024, np.bool_)
         self.array = np.zeros(1024, interest.STATE)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether more users have gathered than are to stay."""
+        return len(self._rows) > self._capacity
+
     def rows(self, users: Sequence[str]) -> NDArray[np.int64]:
         """Return the rows of some users, loaded where they were not at hand, to be changed."""
         missing = [user for user in users if user not in self._rows]
@@ -49,7 +54,7 @@ class HotStates:
         rows = np.flatnonzero(self._dirty).tolist()
         states = [(self._users[row], interest.encode(self.array[row])) for row in rows]
         self._dirty[:] = False
-        if len(self._rows) > self._capacity:
+        if self.crowded:
             self._rows.clear()
             self._users.clear()
         return states

@@ -2,74 +2,175 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from pathlib import Path
 
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from connectors.kafka.changelog import Changelog, FencedError
+from connectors.kafka.live_settings import Worker
 from connectors.kafka.metrics import Metrics
 from connectors.kafka.partitions import Partition
 from connectors.kafka.publisher import Publisher
-from connectors.kafka.settings import Kafka
+from connectors.kafka.restore import open_state, set_aside
+from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.transport import RecordBatch, Span
 from connectors.prior_file import load_prior
+from connectors.store import CorruptStoreError, StoreError
 from pipeline.river_drift import OURS
 from pipeline.settings import Settings, SettingsError
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 20.0
+"""How long a partition that is to leave may take to finish its batch and flush."""
 
 
 class InterestStage:
     """The partitions of the click topic that are this worker's at present."""
 
-    def __init__(self, settings: Settings, kafka: Kafka, data: Path, *, hot_users: int) -> None:
+    def __init__(self, settings: Settings, kafka: Kafka, worker: Worker) -> None:
         if settings.drift.detector != OURS:
             raise SettingsError(
                 f"drift.detector = {settings.drift.detector!r}: a worker has {OURS} alone; "
                 "River's detectors are for `driftline replay`"
             )
         self._settings = settings
-        self._data = data
-        self._hot_users = hot_users
+        self._kafka = kafka
+        self._worker = worker
         self._prior = load_prior(settings.drift.prior)
         self._publisher = Publisher(kafka)
         self._partitions: dict[TP, Partition] = {}
+        self._turns: dict[TP, int] = {}
+        self._opening: dict[TP, asyncio.Lock] = {}
+        self._durable: dict[TP, int] = {}
         self.metrics = Metrics(lambda: list(self._partitions.values()))
 
-    def begin(self, span: Span) -> int:
-        """Open a partition's state where it is not open, and say where to read on.
+    async def begin(self, span: Span) -> int:
+        """Open and restore a partition's state where it is not open, and say where to read on.
 
         Raises:
             StoreError: the store cannot be opened.
-            BusError: the store belongs to another topic of that name.
+            BusError: the state cannot be restored, or belongs to another topic of that name.
         """
         tp = TP(span.topic, span.partition)
-        if tp not in self._partitions:
-            self._partitions[tp] = Partition(
-                self._data / f"{span.topic}-{span.partition}",
-                f"{span.topic}/{span.partition}",
-                self._settings,
-                self._prior,
-                capacity=self._hot_users,
-            )
-        return self._partitions[tp].begin(span)
+        async with self._opening.setdefault(tp, asyncio.Lock()):
+            partition = self._partitions.get(tp) or await self._open(tp)
+            async with partition.turn:
+                start = partition.begin(span)
+            self._partitions[tp] = partition
+            self._turns[tp] = span.turn
+            self._durable[tp] = partition.durable
+        return start
 
     async def handle(self, batch: RecordBatch) -> None:
-        """Deal with a batch. A crash anywhere repeats what follows, and loses nothing.
+        """Deal with a batch. A crash anywhere repeats what follows the last flush, no more.
 
         1. Decode, and 2. apply to the states in memory.
-        3. Publish, and wait until the brokers have it for good.
-        4. Make the states durable, and with them the offset to go on at.
-        5. Return: the offset may be committed.
-        """
-        partition = self._partitions[TP(batch.topic, batch.partition)]
-        messages = await partition.apply(batch)
-        await self._publisher.publish(messages)
-        partition.commit()
+        3. Publish alerts, and wait until the brokers have them for good.
 
-    def release(self, revoked: set[TP]) -> None:
-        """Close the states of partitions that go elsewhere."""
-        for tp in revoked & self._partitions.keys():
-            self._partitions.pop(tp).close()
+        Now and then, between two batches:
+
+        4. Write changed states to the changelog, and with them the offset to go on at.
+        5. Write the same to the store on the disk.
+        6. The source offset may be committed.
+        """
+        tp = TP(batch.topic, batch.partition)
+        partition = self._partitions.get(tp)
+        if partition is None or self._turns[tp] != batch.turn:
+            return  # fetched before the partition went elsewhere: it will be read again
+        async with partition.turn:
+            if partition.leaving or partition.broken:
+                return
+            try:
+                await self._publisher.publish(await partition.apply(batch))
+                if partition.due(records=self._worker.flush_records, seconds=self._seconds):
+                    await self._flush(tp, partition)
+            except CorruptStoreError as error:
+                partition.broken = True
+                await self._discard(partition)
+                set_aside(partition.store.path, error)
+                raise
+            except BaseException:
+                partition.broken = True
+                raise
+
+    async def flush(self) -> None:
+        """Flush the partitions for which it is time: where little comes, time alone decides."""
+        for tp, partition in list(self._partitions.items()):
+            async with partition.turn:
+                if (
+                    not partition.leaving
+                    and not partition.broken
+                    and partition.due(records=self._worker.flush_records, seconds=self._seconds)
+                ):
+                    await self._flush(tp, partition)
+
+    async def release(self, revoked: set[TP]) -> None:
+        """Flush and close the states of partitions that go elsewhere."""
+        await asyncio.gather(*(self._release(tp) for tp in revoked))
+
+    def durable(self, tp: TP) -> int | None:
+        """Return the offset that may be committed."""
+        return self._durable.get(tp)
 
     async def close(self) -> None:
-        """Close all states, and disconnect."""
-        self.release(set(self._partitions))
+        """Flush and close all states, and disconnect."""
+        await self.release(set(self._partitions))
         await self._publisher.close()
+
+    @property
+    def _seconds(self) -> float:
+        return self._worker.flush_interval / 1000
+
+    async def _open(self, tp: TP) -> Partition:
+        changelog = Changelog(self._kafka, tp.partition)
+        path = Path(self._worker.data) / f"{tp.topic}-{tp.partition}"
+        try:
+            store, followed = await open_state(path, changelog)
+        except BaseException:
+            await changelog.close()
+            raise
+        return Partition(
+            f"{tp.topic}/{tp.partition}",
+            self._settings,
+            self._prior,
+            store=store,
+            changelog=changelog,
+            followed=followed,
+            capacity=self._worker.hot_users,
+        )
+
+    async def _flush(self, tp: TP, partition: Partition) -> None:
+        try:
+            await partition.flush()
+        except BaseException:
+            partition.broken = True
+            raise
+        self._durable[tp] = partition.durable
+
+    async def _release(self, tp: TP) -> None:
+        async with self._opening.setdefault(tp, asyncio.Lock()):
+            partition = self._partitions.pop(tp, None)
+            if partition is None:
+                return
+            partition.leaving = True
+            try:
+                async with asyncio.timeout(GRACE_SECONDS), partition.turn:
+                    if not partition.broken:
+                        await self._flush(tp, partition)
+            except (BusError, StoreError, KafkaError, TimeoutError, FencedError) as error:
+                log.warning(
+                    "%s goes without its newest changes, and is read again from offset %d: %s",
+                    *(partition.source, partition.durable, error or "it takes too long"),
+                )
+            await self._discard(partition)
+
+    async def _discard(self, partition: Partition) -> None:
+        """Close a partition as it is."""
+        try:
+            await partition.close()
+        except (StoreError, KafkaError) as error:
+            log.warning("%s: %s", partition.source, error)

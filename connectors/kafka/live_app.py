@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import faust
-from faust.types import TP
 
 from connectors.kafka.interest_stage import InterestStage
 from connectors.kafka.live_settings import Worker
@@ -36,14 +35,14 @@ def live_app(settings: Settings, kafka: Kafka, worker: Worker) -> faust.App:
         broker_heartbeat_interval=worker.session_timeout / 5000,
     )
     app.boot_strategy.enable_web = False  # Faust's command line would switch it on, to all
-    interest = InterestStage(settings, kafka, data, hot_users=worker.hot_users)
+    interest = InterestStage(settings, kafka, worker)
     trends = TrendStage(settings, kafka, data)
 
-    @batch_agent(app, kafka.topic_prefix + kafka.clicks_topic, interest.begin)
+    @batch_agent(app, kafka.topic_prefix + kafka.clicks_topic, interest)
     async def clicks(batch: RecordBatch) -> None:
         await interest.handle(batch)
 
-    @batch_agent(app, kafka.topic_prefix + ROLLUPS, trends.begin)
+    @batch_agent(app, kafka.topic_prefix + ROLLUPS, trends)
     async def rollups(batch: RecordBatch) -> None:
         await trends.handle(batch)
 
@@ -62,10 +61,12 @@ def _attend(app: faust.App, interest: InterestStage, trends: TrendStage, worker:
         if worker.metrics_port:
             interest.metrics.serve(worker.metrics_port)
 
-    async def release(_: Any, revoked: set[TP], **__: Any) -> None:
-        interest.release(revoked)
-        if any(tp.topic.endswith(ROLLUPS) for tp in revoked):
-            trends.release()
+    @app.task  # type: ignore[untyped-decorator]
+    async def flush() -> None:
+        while not app.should_stop:
+            await app.sleep(worker.flush_interval / 4000)
+            if not app.should_stop:
+                await interest.flush()
 
     async def shut_down(*_: Any, **__: Any) -> None:
         await interest.close()
@@ -73,7 +74,6 @@ def _attend(app: faust.App, interest: InterestStage, trends: TrendStage, worker:
 
     listeners: dict[Any, Any] = {
         app.on_worker_init: prepare,
-        app.on_partitions_revoked: release,
         app.on_before_shutdown: shut_down,
     }
     for signal, listener in listeners.items():

@@ -30,8 +30,12 @@ class Worker(Section, frozen=True):
     """Users of a partition whose states are kept in memory, some 4 kB each."""
     batch: int = 16_384
     """Records fetched at a time, at most."""
+    flush_interval: Duration = Duration.parse("5s")
+    """How often changed states become durable; after a crash so much is read again."""
+    flush_records: int = 500_000
+    """And after so many records of a partition, if that is sooner."""
     commit_interval: Duration = Duration.parse("3s")
-    """How often the group's offsets are committed; after a crash so much is read again."""
+    """How often the group's offsets are committed, as far as states are durable."""
     session_timeout: Duration = Duration.parse("15s")
     """Silence after which the partitions of a worker go to the others."""
 

@@ -1,19 +1,26 @@
-"""What a worker holds of each partition: an engine, and the store of its states.
+"""What a worker holds of each partition: an engine, the store of its states, and its changelog.
 
 The state bears the offset at which it goes on, so it alone says where to read: the group's
 committed offsets are followed by monitors, and tell what was published before.
+
+States are written behind, once a flush, however often they changed. A crash takes them back to the
+last flush; the events since are read again, and give the same states and the same alerts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from connectors.kafka.changelog import Changelog, FencedError
 from connectors.kafka.messages import (
     Message,
     alert_message,
@@ -21,9 +28,10 @@ from connectors.kafka.messages import (
     profile_message,
     rollup_message,
 )
+from connectors.kafka.restore import LOG, Followed
 from connectors.kafka.settings import BusError
 from connectors.kafka.transport import RecordBatch, Span
-from connectors.store import Store
+from connectors.store import CorruptStoreError, Pair, Store, StoreError, pairs
 from connectors.validate import Reject
 from connectors.wire import decode_clicks
 from pipeline.engine import Effects, Engine
@@ -37,6 +45,9 @@ NAMES = 1 << 17
 """Names of items and categories kept in memory: a profile takes some twenty."""
 CHUNK = 4096
 """Records dealt with before the event loop gets its turn."""
+PATIENCE = 1.0
+"""Seconds between two attempts to write what the brokers or the disk did not take."""
+_STAMP = "stamp"
 
 
 class Stamp(msgspec.Struct, kw_only=True):
@@ -76,38 +87,63 @@ class Partition:
 
     What lies before `published`, the committed offset, was published before that was committed:
     where the state is rebuilt from there, nothing is said twice.
+
+    Whoever calls `apply`, `flush` or `close` holds `turn`, so that a flush is between two batches.
     """
 
     def __init__(
-        self, path: Path, source: str, settings: Settings, prior: Prior, *, capacity: int
+        self,
+        source: str,
+        settings: Settings,
+        prior: Prior,
+        *,
+        store: Store,
+        changelog: Changelog,
+        followed: Followed,
+        capacity: int,
     ) -> None:
-        """Open the store at `path`, or make it.
-
-        Raises:
-            StoreError: the store cannot be opened.
-        """
-        path.mkdir(parents=True, exist_ok=True)
+        """Go on with what `restore.open_state` opened; `close` closes it."""
         self.source = source
-        self.store = Store(path)
-        stored = self.store.get("stamp")
+        self.store = store
+        self.turn = asyncio.Lock()
+        self.leaving = False
+        """Set where the partition is to go elsewhere: nothing more is waited for."""
+        self.broken = False
+        """Set where what is in memory must not become durable."""
+        stored = store.get(_STAMP)
         self.stamp = msgspec.msgpack.decode(stored, type=Stamp) if stored else Stamp()
+        self.durable = self.stamp.next
+        """The offset that the newest flush has come to."""
         self.engine = Engine(
             settings,
-            load=self.store.load,
-            name=lru_cache(NAMES)(self.store.name),
+            load=self._load,
+            name=lru_cache(NAMES)(self._name),
             prior=prior,
-            progress=self.store.progress(),
+            progress=store.progress(),
             capacity=capacity,
         )
         self.published = 0
         self.lag = 0
         self.alerts = {AlertKind.USER_JUMP: 0, AlertKind.USER_MIGRATION: 0}
         self._settings = settings
+        self._changelog = changelog
+        self._followed = followed
+        self._profiles: dict[str, np.void] = {}
+        self._flushed = time.monotonic()
 
     def begin(self, span: Span) -> int:
-        """Return the offset to read on at; a changelog would be read here first."""
+        """Return the offset to read on at."""
         self.published = span.committed
         return first_offset(span, self.stamp.next, self.store.path)
+
+    def due(self, *, records: int, seconds: float) -> bool:
+        """Tell whether it is time for a flush: so many records read, or seconds gone, since one."""
+        unflushed = self.stamp.next - self.durable
+        return unflushed > 0 and (
+            unflushed >= records
+            or self.engine.crowded
+            or time.monotonic() - self._flushed >= seconds
+        )
 
     async def apply(self, batch: RecordBatch) -> list[Message]:
         """Decode a batch, apply it to the states, and return what is to be published."""
@@ -130,22 +166,107 @@ class Partition:
         self.lag = batch.lag
         return messages
 
-    def commit(self) -> None:
-        """Make what was applied durable, all of it or nothing.
+    async def flush(self) -> None:
+        """Make what was applied durable; its alerts must have been published.
+
+        Waits as long as the brokers or the disk take nothing, unless the partition is to leave.
 
         Raises:
-            StoreError: the disk is full or failing.
+            FencedError: another worker has the partition now.
+            BusError: the partition is to leave, and the brokers take nothing.
+            StoreError: the same of the disk; or it is damaged.
         """
+        if self.stamp.next == self.durable:
+            return
+        messages = [
+            profile_message(self.engine.profile(user, state), self.source)
+            for user, state in self._profiles.items()
+        ]
         stamp = msgspec.msgpack.encode(self.stamp)
-        self.store.commit(self.engine.changes(), {"stamp": stamp})
+        values = {LOG: self._followed.log.encode(), _STAMP: stamp}
+        items = pairs(self.engine.changes(), values)
+        # 4. The changelog, and with it profiles: both or none.
+        end = await self._replicate(items, messages)
+        # 5. The store on this disk.
+        followed = Followed.now(self._followed.log, end)
+        await self._keep([*items, followed.pair()])
+        # 6. From now on the source offset may be committed.
+        self._followed = followed
+        self._profiles.clear()
+        self.durable = self.stamp.next
+        self._flushed = time.monotonic()
 
-    def close(self) -> None:
-        """Release the store."""
+    async def close(self) -> None:
+        """Release store and changelog."""
+        await self._changelog.close()
         self.store.close()
 
+    def _load(self, users: Sequence[str]) -> Sequence[bytes | None]:
+        return self.store.load(users)
+
+    def _name(self, number: int) -> str | None:
+        return self.store.name(number)
+
+    async def _replicate(self, items: list[Pair], messages: list[Message]) -> int:
+        """Write a flush to the changelog, once, whatever the brokers do meanwhile."""
+        while True:
+            try:
+                return await self._changelog.write(items, messages)
+            except FencedError:
+                raise
+            except BusError as error:
+                if self.leaving:
+                    raise
+                log.warning("%s: nothing goes on before they do. %s", self.source, error)
+            await asyncio.sleep(PATIENCE)
+            try:
+                end = await self._fate(items)
+            except FencedError:
+                raise
+            except BusError as error:
+                log.warning("%s", error)
+            else:
+                if end is not None:
+                    return end
+
+    async def _fate(self, items: list[Pair]) -> int | None:
+        """Claim the changelog anew; return where the flush ends in it, None where it is not there.
+
+        Raises:
+            FencedError: somebody else has written meanwhile.
+        """
+        await self._changelog.claim()
+        key, stamp = items[-1]
+        written: list[bytes | None] = []
+        position = self._followed.next
+        async for position, records in self._changelog.read(self._followed.next):  # noqa: B007
+            written += [record.value for record in records if record.key == key]
+        if not written:
+            return None
+        if written != [stamp]:
+            raise FencedError(f"another worker has written the states of {self.source} meanwhile")
+        return position
+
+    async def _keep(self, items: list[Pair]) -> None:
+        """Write a flush to the store, as soon as the disk takes it."""
+        while True:
+            try:
+                return await asyncio.to_thread(self.store.write, items)
+            except CorruptStoreError:
+                raise
+            except StoreError as error:
+                if self.leaving:
+                    raise
+                log.error("%s: nothing goes on before it does", error)  # noqa: TRY400
+            await asyncio.sleep(PATIENCE)
+            try:
+                self.store = await asyncio.to_thread(_reopened, self.store)
+            except StoreError as error:
+                log.error("%s", error)  # noqa: TRY400
+
     def _messages(self, effects: Effects) -> list[Message]:
-        """Put effects into records; of a user's profiles only the newest."""
-        newest = {
+        """Put effects into records. Profiles wait for the flush: of a user's, the newest counts."""
+        self._profiles |= {
             user: state for user, state in effects.profiles if state["position"] >= self.published
         }
         alerts = [alert for alert in effects.alerts if alert.source.position >= self.published]
@@ -153,10 +274,6 @@ class Partition:
             self.alerts[alert.kind] += 1
         return [
             *(alert_message(alert) for alert in alerts),
-            *(
-                profile_message(self.engine.profile(user, state), self.source)
-                for user, state in newest.items()
-            ),
             *(
                 rollup_message(rollup)
                 for rollup in effects.rollups
@@ -181,3 +298,10 @@ class Partition:
                 "transactions or compaction",
                 *(self.source, missing, first),
             )
+
+
+def _reopened(store: Store) -> Store:
+    """Open a store anew: after a write that failed RocksDB may refuse all others."""
+    with suppress(StoreError):
+        store.close()
+    return Store(store.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
@@ -20,6 +20,8 @@ LARGEST = 16 << 20
 """Bytes of the largest message on a topic of dead letters or rollups; Kafka's default is 1 MiB."""
 ROLLUPS = "category-rollups"
 FORECASTS = "category-forecasts"
+TOMBSTONES_KEPT = 7 * 86_400
+"""Seconds in which a worker that was away learns from the changelog which users are gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +36,16 @@ class Topic:
     """False where others may have made it to their own needs: then only harm is reported."""
 
 
+def changelog_name(kafka: Kafka) -> str:
+    """Return the name of the topic of states: each consumer group has its own."""
+    return f"{kafka.topic_prefix}{kafka.group}-changelog"
+
+
 def topics(kafka: Kafka) -> list[Topic]:
-    """Return the seven topics, clicks first, with the prefix in their names."""
+    """Return the eight topics, clicks first and the changelog last, with the prefix in their names.
+
+    The changelog must have as many partitions as the click topic has, whatever the settings say.
+    """
     retention = str(int(kafka.retention))
     # Retention goes by a record's time. Played history would be deleted at once by event time.
     kept = {
@@ -67,6 +77,12 @@ def topics(kafka: Kafka) -> list[Topic]:
         topic("clicks-dlq", 1, kept | large),
         # Few and small, and trends are rebuilt from them: kept for good.
         topic(ROLLUPS, 1, kept | large | {"retention.ms": "-1"}),
+        Topic(
+            name=changelog_name(kafka),
+            partitions=kafka.partitions,
+            replication=kafka.replication,
+            config=compacted | large | {"delete.retention.ms": str(TOMBSTONES_KEPT * 1000)},
+        ),
     ]
 
 
@@ -77,22 +93,29 @@ def create(kafka: Kafka) -> list[str]:
         BusError: no broker answers, or one refuses.
         SettingsError: see `security.client_config`.
     """
-    made = []
+    *others, changelog = topics(kafka)
     with _admin(kafka) as admin:
-        for topic in topics(kafka):
-            wanted = {
-                "num_partitions": topic.partitions,
-                "replication_factor": topic.replication,
-                "configs": topic.config,
-            }
-            answer = admin.create_topics({topic.name: wanted}, raise_errors=False)["topics"][0]
-            if not answer["error_code"]:
-                made.append(topic.name)
-            elif answer["error_code"] != TopicAlreadyExistsError.errno:
-                raise BusError(f"cannot create topic {topic.name}: {answer['error_message']}")
-        if made:
-            admin.wait_for_topics(made)
+        made = [topic.name for topic in others if _create(admin, topic)]
+        clicks = admin.describe_topics([others[0].name])[0]["partitions"]
+        if _create(admin, replace(changelog, partitions=len(clicks))):
+            made.append(changelog.name)
     return made
+
+
+def _create(admin: KafkaAdminClient, topic: Topic) -> bool:
+    """Make a topic and wait until it is there; return whether it was not there before."""
+    wanted = {
+        "num_partitions": topic.partitions,
+        "replication_factor": topic.replication,
+        "configs": topic.config,
+    }
+    answer = admin.create_topics({topic.name: wanted}, raise_errors=False)["topics"][0]
+    if answer["error_code"] == TopicAlreadyExistsError.errno:
+        return False
+    if answer["error_code"]:
+        raise BusError(f"cannot create topic {topic.name}: {answer['error_message']}")
+    admin.wait_for_topics([topic.name])
+    return True
 
 
 def check(kafka: Kafka) -> list[str]:
@@ -118,7 +141,19 @@ def check(kafka: Kafka) -> list[str]:
             differences += _differences(kafka, topic, found[topic.name]["partitions"], config)
         else:
             differences.append(f"topic {topic.name} is not there: make it with `driftline topics`")
+    clicks, changelog = (found.get(topic.name) for topic in (wanted[0], wanted[-1]))
+    if clicks and changelog and len(changelog["partitions"]) != len(clicks["partitions"]):
+        differences.append(_unequal(kafka, wanted[-1].name, len(clicks["partitions"])))
     return differences
+
+
+def _unequal(kafka: Kafka, changelog: str, partitions: int) -> str:
+    return (
+        f"topic {changelog} must have as many partitions as the click topic, {partitions}: add "
+        f"some with `kafka-topics.sh --bootstrap-server {kafka.bootstrap_servers[0]} --alter "
+        f"--topic {changelog} --partitions {partitions}`, or delete it and have it made anew with "
+        "`driftline topics create`, and the states rebuilt from the clicks"
+    )
 
 
 def _differences(
@@ -138,7 +173,7 @@ def _differences(
                 + _set_command(kafka, topic.name, "cleanup.policy", "delete")
             )
         return
-    if len(partitions) < topic.partitions:
+    if len(partitions) < topic.partitions and topic.name != changelog_name(kafka):
         yield (
             f"topic {topic.name} has {len(partitions)} partitions, not {topic.partitions}: set "
             f"kafka.partitions = {len(partitions)}, or add some with `kafka-topics.sh "

@@ -13,10 +13,11 @@ makes such an agent.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import faust
 import numpy as np
@@ -29,8 +30,19 @@ from connectors.kafka.security import SCHEME, faust_config
 from connectors.kafka.settings import Kafka
 
 Handler = Callable[["RecordBatch"], Awaitable[None]]
-Start = Callable[["Span"], int]
-"""Says where to begin with a partition just assigned, when its state knows better than the bus."""
+
+
+class Keeper(Protocol):
+    """Keeps states by partition: it knows better than the bus how far a partition has come."""
+
+    async def begin(self, span: Span) -> int:
+        """Make a partition just assigned ready, and return the offset to read it from."""
+
+    async def release(self, revoked: set[TP]) -> None:
+        """Let go of partitions that go elsewhere: what was read of them is durable, or undone."""
+
+    def durable(self, tp: TP) -> int | None:
+        """Return the offset that may be committed: what lies before it is in the state for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,8 @@ class RecordBatch:
     records: list[ConsumerRecord[bytes, bytes]]
     highwater: int
     """The end of the partition when the batch was handed over: the offset of the next record."""
+    turn: int = 0
+    """The assignment that it was fetched under, see `Span.turn`."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -96,6 +110,8 @@ class Span:
     end: int
     committed: int
     """The offset that the group goes on at; 0 where it never committed one."""
+    turn: int = 0
+    """Counts this worker's assignments: batches of an earlier one may still be on their way."""
 
 
 class BatchSchema(faust.Schema[bytes, RecordBatch]):
@@ -104,7 +120,7 @@ class BatchSchema(faust.Schema[bytes, RecordBatch]):
     Faust would throw a decoding error into the stream and lose the record, so nothing is decoded.
     """
 
-    start: Start | None = None
+    keeper: Keeper | None = None
 
     def compile(self, app: Any, **_: Any) -> Callable[..., Awaitable[Any]]:
         """Return the function that makes an event of a message."""
@@ -115,8 +131,18 @@ class BatchSchema(faust.Schema[bytes, RecordBatch]):
         return decode
 
 
+START_SECONDS = 20.0
+"""How long an assignment waits for its partitions; one that takes longer follows by itself."""
 FETCH_WAIT_MS = 100
 """How long a broker may hold back its answer when none of the partitions asked for has news."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """Records on their way from the client, and the turn that they were asked for in."""
+
+    records: list[Any]
+    turn: int
 
 
 class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
@@ -137,55 +163,81 @@ class Consumer(aiokafka.Consumer):
     """Fetches as Faust's consumer does, and hands over batches where a topic asks for them."""
 
     _ours: frozenset[TP] = frozenset()
-    """The partitions assigned; none while they are being given away."""
+    """The partitions assigned; none once they have been given away."""
+    _turn: int = 0
+    """Counts assignments and revocations."""
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 (Faust's signature)
+        turn = self._turn
         fetched = await super()._getmany(active_partitions, timeout)
         return {
-            tp: [records] if self._hands_over_batches(tp.topic) else records
+            tp: [_Fetched(records, turn)] if self._hands_over_batches(tp.topic) else records
             for tp, records in fetched.items()
         }
 
     def _to_message(self, tp: TP, record: Any) -> Any:
-        if not isinstance(record, list):
+        if not isinstance(record, _Fetched):
             return super()._to_message(tp, record)
-        message: Any = super()._to_message(tp, record[-1])
+        records = record.records
+        message: Any = super()._to_message(tp, records[-1])
         message.key, message.headers = None, None
-        message.value = RecordBatch(tp.topic, tp.partition, record, self.highwater(tp))
+        highwater = self.highwater(tp)
+        message.value = RecordBatch(tp.topic, tp.partition, records, highwater, record.turn)
         return message
 
     async def perform_seek(self) -> None:
-        """Go to the committed offsets, and from there to where the app asks to begin."""
+        """Go to the committed offsets, and from there to where the states ask to begin.
+
+        A partition stands still until its state is ready. One whose state takes long to restore
+        holds up neither the others nor Faust, which would give up.
+        """
         await super().perform_seek()
-        asking = [tp for tp in self._ours if self._start_of(tp.topic)]
-        if not asking:
+        kept = [tp for tp in self._ours if self._keeper_of(tp.topic)]
+        if not kept:
             return
-        earliest = await self.earliest_offsets(*asking)
-        ends = await self.highwaters(*asking)
-        starts: dict[TP, int] = {}
-        done: dict[TP, int] = {}
-        for tp in asking:
-            start = self._start_of(tp.topic)
-            if start is not None and tp in self._ours:  # a rebalance may have begun
+        turn = self._turn
+        earliest = await self.earliest_offsets(*kept)
+        ends = await self.highwaters(*kept)
+        begun = []
+        for tp in kept:
+            if turn == self._turn:  # else a rebalance has begun
                 committed = self._committed_offset[tp] or 0
-                span = Span(tp.topic, tp.partition, earliest[tp], ends[tp], committed)
-                starts[tp] = start(span)
-                if starts[tp] > committed:
-                    done[tp] = starts[tp]
-        await self.seek_wait(starts)
-        # A crash came between the state and the commit. Where nothing more comes, no batch would
-        # ever commit it, and whoever watches the group would see a lag that is none.
-        if done:
-            await self._commit(done)
-            self._committed_offset.update(done)
+                span = Span(tp.topic, tp.partition, earliest[tp], ends[tp], committed, turn)
+                self.pause_partitions([tp])
+                begun.append(self.add_future(self._begin(tp, span)))
+        if begun:
+            await asyncio.wait(begun, timeout=START_SECONDS)
+
+    async def _begin(self, tp: TP, span: Span) -> None:
+        keeper = self._keeper_of(tp.topic)
+        try:
+            start = await keeper.begin(span) if keeper else span.committed
+            if span.turn != self._turn:
+                return
+            await self.seek_wait({tp: start})
+            # A crash came between the state and the commit. Where nothing more comes, no batch
+            # would ever commit it, and whoever watches the group would see a lag that is none.
+            if start > span.committed:
+                await self._commit({tp: start})
+                self._committed_offset[tp] = start
+        except Exception as error:  # noqa: BLE001  whatever it is, the partition cannot be read
+            if span.turn == self._turn:
+                await self.app.crash(error)
+        else:
+            if span.turn == self._turn:
+                self.resume_partitions([tp])
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Commit what is acknowledged before Faust forgets it: less to read again elsewhere."""
-        self._ours = frozenset()
+        """Have the states made durable and commit, before Faust forgets what was acknowledged."""
+        self._turn += 1
+        for keeper in {self._keeper_of(tp.topic) for tp in revoked} - {None}:
+            if keeper:
+                await keeper.release(revoked)
         await self.commit()
+        self._ours = frozenset()
         await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
@@ -193,6 +245,7 @@ class Consumer(aiokafka.Consumer):
         for tp in assigned:
             self._acked.pop(tp, None)
             self._acked_index.pop(tp, None)
+        self._turn += 1
         self._ours = frozenset(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
 
@@ -212,13 +265,21 @@ class Consumer(aiokafka.Consumer):
         if not acked or self.app.crashed:
             return None  # a crash closes the stream, and closing acknowledges what had failed
         end = max(acked) + 1
-        acked.clear()
-        self._acked_index[tp].clear()
-        return int(end)
+        keeper = self._keeper_of(tp.topic)
+        if keeper and tp not in self._ours:
+            return None  # somebody else's by now, and further on
+        offset = keeper.durable(tp) if keeper else end
+        if offset is not None and offset >= end:
+            acked.clear()
+            self._acked_index[tp].clear()
+        else:  # written behind: asked again with the next commit
+            acked[:] = [end - 1]
+            self._acked_index[tp] = {end - 1}
+        return offset
 
-    def _start_of(self, topic: str) -> Start | None:
+    def _keeper_of(self, topic: str) -> Keeper | None:
         schema = self._batch_schema(topic)
-        return schema.start if schema else None
+        return schema.keeper if schema else None
 
     def _hands_over_batches(self, topic: str) -> bool:
         return self._batch_schema(topic) is not None
@@ -259,21 +320,25 @@ def batch_app(kafka: Kafka, *, datadir: Path, **settings: Any) -> faust.App:
     return faust.App(kafka.group, **(defaults | faust_config(kafka) | settings))
 
 
-def batch_topic(app: faust.App, name: str, start: Start | None = None) -> Any:
+def batch_topic(app: faust.App, name: str, keeper: Keeper | None = None) -> Any:
     """Declare a topic that delivers record batches; the topic itself is not created."""
     schema = BatchSchema()
-    schema.start = start
+    schema.keeper = keeper
     return app.topic(name, schema=schema, internal=False)
 
 
-def batch_agent(app: faust.App, topic: str, start: Start | None = None) -> Callable[[Handler], Any]:
+def batch_agent(
+    app: faust.App, topic: str, keeper: Keeper | None = None
+) -> Callable[[Handler], Any]:
     """Make a Faust agent of a coroutine that deals with one batch.
 
-    Each partition begins at its committed offset, or where `start` says at every assignment.
+    Each partition begins at its committed offset, or where the `keeper` of its state says at every
+    assignment.
 
-    A batch counts as read, and its end may be committed, when the coroutine returns. Where it
-    raises, the app crashes and nothing more is committed: the batch is read again after a restart.
-    Whatever must not be lost has to be durable before the coroutine returns.
+    A batch counts as read when the coroutine returns. Its end may be committed then, or when the
+    keeper says that it is durable; without one, whatever must not be lost has to be durable before
+    the coroutine returns. Where it raises, the app crashes and nothing more is committed: the batch
+    is read again after a restart.
     """
 
     def make(handle: Handler) -> Any:
@@ -285,7 +350,7 @@ def batch_agent(app: faust.App, topic: str, start: Start | None = None) -> Calla
                 await handle(event.value)
                 await unacknowledged.ack(event)
 
-        source = batch_topic(app, topic, start)
+        source = batch_topic(app, topic, keeper)
         return app.agent(source, name=topic, concurrency=1)(consume)
 
     return make

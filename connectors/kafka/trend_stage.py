@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from faust.types import TP
 
 from connectors.kafka.messages import Message, alert_message, forecast_message
 from connectors.kafka.partitions import Stamp, first_offset
@@ -51,9 +53,17 @@ class TrendStage:
         self._publisher = Publisher(kafka)
         self._store: Store | None = None
         self._published = 0
+        self._turn = 0
+        self._busy = asyncio.Lock()
+        self._durable: int | None = None
 
-    def begin(self, span: Span) -> int:
+    async def begin(self, span: Span) -> int:
         """Open the state where it is not open, and say where to read on."""
+        async with self._busy:
+            self._turn = span.turn
+            return self._begin(span)
+
+    def _begin(self, span: Span) -> int:
         if self._store is None:
             path = self._data / f"{span.topic}-{span.partition}"
             path.mkdir(parents=True, exist_ok=True)
@@ -68,7 +78,12 @@ class TrendStage:
         return first_offset(span, self._progress.stamp.next, self._store.path)
 
     async def handle(self, batch: RecordBatch) -> None:
-        """Deal with a batch, in the order of `InterestStage.handle`."""
+        """Deal with a batch: apply, publish, make durable; its offset may then be committed."""
+        async with self._busy:
+            if self._store is not None and batch.turn == self._turn:
+                await self._handle(batch)
+
+    async def _handle(self, batch: RecordBatch) -> None:
         messages: list[Message] = []
         sources = await self._sources()
         for offset, value in zip(batch.offsets.tolist(), batch.values, strict=True):
@@ -81,16 +96,25 @@ class TrendStage:
         self._progress.stamp.next = max(self._progress.stamp.next, batch.end)
         self._commit()
 
-    def release(self) -> None:
-        """Close the state: the partition goes elsewhere."""
-        if self._store:
-            self._store.close()
-            self._store = None
+    async def release(self, revoked: set[TP]) -> None:
+        """Close the state where its partition goes elsewhere."""
+        if any(tp.topic == self._kafka.topic_prefix + ROLLUPS for tp in revoked):
+            await self._release()
+
+    def durable(self, _: TP) -> int | None:
+        """Return the offset that may be committed."""
+        return self._durable
 
     async def close(self) -> None:
         """Close the state, and disconnect."""
-        self.release()
+        await self._release()
         await self._publisher.close()
+
+    async def _release(self) -> None:
+        async with self._busy:
+            if self._store:
+                self._store.close()
+                self._store = None
 
     async def _apply(
         self,
@@ -140,3 +164,4 @@ class TrendStage:
         if self._store:
             progress = msgspec.msgpack.encode(self._progress)
             self._store.commit(Changes(states=[], names={}, progress=progress), {})
+            self._durable = self._progress.stamp.next

@@ -18,13 +18,14 @@ def test_names_take_the_prefix():
         "shop.model-checkpoints",
         "shop.clicks-dlq",
         "shop.category-rollups",
+        "shop.driftline-changelog",
     ] == [topic.name for topic in found]
 
 
 def test_what_stands_for_a_state_is_compacted():
-    """Profiles, forecasts and checkpoints are compacted, streams of events are kept for a time."""
+    """What stands for a state is compacted, streams of events are kept for a time."""
     found = topics(Kafka(retention=Duration.parse("7d")))
-    assert ["delete", "delete", *["compact"] * 3, "delete", "delete"] == [
+    assert ["delete", "delete", *["compact"] * 3, "delete", "delete", "compact"] == [
         topic.config["cleanup.policy"] for topic in found
     ]
     assert [str(7 * 86_400_000)] * 3 + ["-1"] == [

@@ -116,6 +116,7 @@ replication = 1
             self.directories.append(directory)
         given = {
             "data": str(directory),
+            "flush_interval": "300ms",
             "commit_interval": "300ms",
             "session_timeout": "3s",
             "batch": 500,

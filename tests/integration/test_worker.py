@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import shutil
 import socket
 import urllib.request
-from collections import Counter
 
 from aiokafka import AIOKafkaProducer
 from live import Live, Offline, shopping
@@ -54,31 +52,6 @@ def test_kill_9_loses_nothing_and_repeats_only_twins(bootstrap, admin, tmp_path)
         assert offline.category_alerts == live.alerts(of_users=False)
         assert offline.profiles == live.profiles()
         assert offline.states == live.states()
-
-
-def test_an_empty_disk_is_rebuilt_from_the_topic(bootstrap, admin, tmp_path):
-    """A worker without its disk reads everything again, says nothing twice, and goes on."""
-    batch = shopping(40, seed=3)
-    part = len(batch) * 6 // 10  # some have drifted by then
-    with Live(bootstrap, admin, tmp_path) as live:
-        live.produce(batch.take(slice(part)))
-        live.start()
-        live.wait_read()
-        live.stop()
-        before = Counter(r.value for r in live.records("interest-drift"))
-        shutil.rmtree(tmp_path / "data")
-        live.start()
-        live.produce(batch.take(slice(part, None)))
-        live.wait_read()
-        live.stop()
-        offline = Offline(live)
-        told = Counter(r.value for r in live.records("interest-drift"))
-        assert 0 < before.total() < told.total()
-        assert {1} == set(told.values())
-        assert offline.alerts == live.alerts(of_users=True)
-        assert offline.profiles == live.profiles()
-        assert offline.states == live.states()
-        assert "rebuilding the state from offset 0" in live.logs()
 
 
 def click(**changes):

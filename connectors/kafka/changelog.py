@@ -1,0 +1,182 @@
+"""The changelog: the states of a partition of the click topic, on the bus.
+
+It is a compacted topic with as many partitions as the click topic: partition n bears what the store
+of click partition n holds, by the same keys. It is written by transactions, one a flush, so that a
+flush is there as a whole or not at all. The transactional id is that of the partition: whoever
+claims a partition ends an unfinished transaction of the owner before it, and that one can write no
+more, be it only asleep. https://cwiki.apache.org/confluence/display/KAFKA/KIP-98
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError, ProducerFenced
+
+from connectors.kafka.messages import Message
+from connectors.kafka.security import client_config
+from connectors.kafka.settings import BusError, Kafka
+from connectors.kafka.topics import LARGEST, changelog_name
+from connectors.store import Pair
+
+_BATCH_BYTES = 1 << 20
+_PACE = 2048
+"""Records put into batches before the event loop gets its turn."""
+_TRANSACTION_MS = 10 * 60 * 1000
+"""Long enough for any flush: one that was left unfinished is ended by the next owner's claim."""
+_FETCH_BYTES = 8 << 20
+_WAIT_MS = 200
+
+
+class FencedError(BusError):
+    """Another worker has claimed the partition."""
+
+
+class Changelog:
+    """One partition of the changelog topic, to be read and written by the partition's owner."""
+
+    def __init__(self, kafka: Kafka, partition: int) -> None:
+        self.name = f"{changelog_name(kafka)}/{partition}"
+        self._kafka = kafka
+        self._at = TopicPartition(changelog_name(kafka), partition)
+        self._producer: AIOKafkaProducer | None = None
+
+    async def claim(self) -> None:
+        """Become the only one who can write, once what others have begun is ended.
+
+        Raises:
+            BusError: no broker answers.
+        """
+        await self.close()
+        producer = AIOKafkaProducer(
+            transactional_id=self.name,
+            transaction_timeout_ms=_TRANSACTION_MS,
+            max_batch_size=_BATCH_BYTES,
+            max_request_size=LARGEST,
+            compression_type="lz4",
+            **client_config(self._kafka),
+        )
+        try:
+            await producer.start()
+        except KafkaError as error:
+            await producer.stop()
+            raise BusError(f"cannot claim {self.name}: {error}") from error
+        self._producer = producer
+
+    async def span(self) -> tuple[int, int]:
+        """Return the first offset that is there, and that of the next record.
+
+        Raises:
+            BusError: no broker answers, or the topic is not there.
+        """
+        async with _consumer(self._kafka) as consumer:
+            return await self._span(consumer)
+
+    async def read(self, start: int) -> AsyncIterator[tuple[int, Sequence[ConsumerRecord]]]:
+        """Read what was committed, from `start` to the end: records, and the offset behind them.
+
+        Raises:
+            BusError: no broker answers, or the topic is not there.
+        """
+        async with _consumer(self._kafka) as consumer:
+            first, end = await self._span(consumer)
+            consumer.assign([self._at])
+            consumer.seek(self._at, max(start, first))
+            try:
+                while (position := await consumer.position(self._at)) < end:
+                    fetched = await consumer.getmany(self._at, timeout_ms=_WAIT_MS)
+                    if fetched.get(self._at):
+                        yield fetched[self._at][-1].offset + 1, fetched[self._at]
+                yield position, []
+            except KafkaError as error:
+                raise BusError(f"cannot read {self.name}: {error}") from error
+
+    async def write(self, items: Iterable[Pair], messages: Iterable[Message]) -> int:
+        """Write keys and values, and messages to other topics: all of them or none.
+
+        Returns:
+            The offset behind the last of the keys.
+
+        Raises:
+            FencedError: another worker has claimed the partition.
+            BusError: the brokers did not take it; whether it was written is not known.
+        """
+        producer = self._producer
+        if producer is None:
+            raise BusError(f"{self.name} is not claimed")
+        try:
+            await producer.begin_transaction()
+            sent = [
+                _retrieved(
+                    await producer.send(
+                        self._kafka.topic_prefix + message.topic,
+                        message.value,
+                        message.key,
+                        headers=message.headers,
+                    )
+                )
+                for message in messages
+            ]
+            end = await self._send(producer, items)
+            await asyncio.gather(*sent)
+            await producer.commit_transaction()
+        except ProducerFenced as error:
+            raise FencedError(
+                f"another worker has taken over {self.name}: this one was silent for too long"
+            ) from error
+        except KafkaError as error:
+            raise BusError(f"the brokers did not take a flush to {self.name}: {error}") from error
+        return end
+
+    async def close(self) -> None:
+        """Disconnect."""
+        producer, self._producer = self._producer, None
+        if producer:
+            await producer.stop()
+
+    async def _send(self, producer: AIOKafkaProducer, items: Iterable[Pair]) -> int:
+        sent = []
+        batch, count = producer.create_batch(), 0
+        for count, (key, value) in enumerate(items, start=1):
+            if batch.append(timestamp=None, key=key, value=value) is None:
+                sent.append(await self._send_batch(producer, batch))
+                batch = producer.create_batch()
+                batch.append(timestamp=None, key=key, value=value)
+            if count % _PACE == 0:
+                await asyncio.sleep(0)
+        last: int = batch.record_count()
+        sent.append(await self._send_batch(producer, batch))
+        acknowledged = await asyncio.gather(*sent)
+        return int(acknowledged[-1].offset) + last
+
+    async def _send_batch(self, producer: AIOKafkaProducer, batch: Any) -> asyncio.Future[Any]:
+        sent = await producer.send_batch(batch, self._at.topic, partition=self._at.partition)
+        return _retrieved(sent)
+
+    async def _span(self, consumer: AIOKafkaConsumer) -> tuple[int, int]:
+        try:
+            first = await consumer.beginning_offsets([self._at])
+            end = await consumer.end_offsets([self._at])
+        except KafkaError as error:
+            raise BusError(
+                f"cannot read {self.name}: {error}; `driftline topics check` says what is missing"
+            ) from error
+        return first[self._at], end[self._at]
+
+
+def _retrieved(future: asyncio.Future[Any]) -> asyncio.Future[Any]:
+    """Keep asyncio quiet about a record that failed along with another one, which is told."""
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
+
+
+def _consumer(kafka: Kafka) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=_FETCH_BYTES,
+        **client_config(kafka),
+    )

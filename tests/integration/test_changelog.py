@@ -1,0 +1,200 @@
+"""States come back from the bus, whatever is on the disk; and only one worker writes them."""
+
+import asyncio
+import re
+import shutil
+import time
+from collections import Counter
+
+import pytest
+from live import Live, Offline, shopping
+
+from connectors.kafka.changelog import Changelog, FencedError
+from connectors.kafka.settings import Kafka
+from connectors.kafka.topics import check, create
+from connectors.store import Store
+
+KEYS = [(b"s%d" % n, b"state %d" % n) for n in range(20_000)]
+
+
+@pytest.fixture
+def kafka(bootstrap, tmp_path):
+    """Hold the settings of a group of its own, its topics made."""
+    name = tmp_path.name
+    kafka = Kafka(
+        bootstrap_servers=[bootstrap], topic_prefix=f"{name}.", partitions=2, replication=1
+    )
+    create(kafka)
+    return kafka
+
+
+async def content(log, start=0):
+    """Return what a changelog bears, and the offset behind it."""
+    steps = [step async for step in log.read(start)]
+    return [(record.key, record.value) for _, records in steps for record in records], steps[-1][0]
+
+
+def slowly(items):
+    """Give a large flush, part of which is on its way while the rest is put together."""
+    for number, item in enumerate(KEYS):
+        if number % 1000 == 0:
+            time.sleep(0.1)
+        yield item
+    yield from items
+
+
+def run(coroutine):
+    return asyncio.run(coroutine)
+
+
+def test_a_flush_is_read_as_it_was_written(kafka):
+    """All keys come back in order; reading goes on behind them, over the ends of transactions."""
+
+    async def story():
+        log = Changelog(kafka, 1)
+        await log.claim()
+        assert ([], 0) == await content(log)
+        end = await log.write(KEYS, [])
+        assert KEYS == (await content(log))[0]
+        await log.write([(b"sx", None)], [])
+        assert [(b"sx", None)] == (await content(log, end))[0]
+        _, behind = await content(log, end)
+        assert ([], behind) == await content(log, behind)
+        await log.close()
+
+    run(story())
+
+
+def test_who_has_been_taken_over_writes_no_more(kafka):
+    """A claim ends the unfinished flush of the owner before, who is told at its next one."""
+
+    async def story():
+        first, second = Changelog(kafka, 0), Changelog(kafka, 0)
+        await first.claim()
+        await first.write([(b"sa", b"1")], [])
+        unfinished = asyncio.create_task(first.write(slowly([(b"sa", b"unfinished")]), []))
+        await asyncio.sleep(0.3)
+        await second.claim()
+        with pytest.raises(FencedError, match="taken over"):
+            await unfinished
+        assert [(b"sa", b"1")] == (await content(second))[0]
+        await second.write([(b"sa", b"3")], [])
+        assert [(b"sa", b"1"), (b"sa", b"3")] == (await content(second))[0]
+        await first.claim()
+        with pytest.raises(FencedError, match="taken over"):
+            await second.write([(b"sa", b"4")], [])
+        await first.close()
+        await second.close()
+
+    run(story())
+
+
+def test_the_changelog_has_the_partitions_of_the_clicks(admin, bootstrap, tmp_path):
+    """It is made like a click topic that was there before; a difference is told."""
+    kafka = Kafka(
+        bootstrap_servers=[bootstrap], topic_prefix=f"{tmp_path.name}.", partitions=2, replication=1
+    )
+    clicks = {"num_partitions": 3, "replication_factor": 1}
+    admin.create_topics({f"{tmp_path.name}.clicks": clicks}, wait_for_metadata=True)
+    create(kafka)
+    assert [] == check(kafka)
+    admin.create_partitions({f"{tmp_path.name}.clicks": 4})
+    [told] = [difference for difference in check(kafka) if "changelog" in difference]
+    assert "as many partitions as the click topic, 4" in told
+
+
+class Story:
+    """A worker that has read a part of the clicks and has stopped; then another has the rest."""
+
+    def __init__(self, live, batch):
+        self.live = live
+        self._rest = batch.take(slice(len(batch) * 6 // 10, None))
+        live.produce(batch.take(slice(len(batch) * 6 // 10)))  # some have drifted by then
+        live.start()
+        live.wait_read()
+        live.stop()
+        self.told = self._alerts()
+
+    def goes_on(self):
+        """Have the rest read, and compare everything with what should be."""
+        live = self.live
+        live.start()
+        live.produce(self._rest)
+        live.wait_read()
+        live.stop()
+        offline = Offline(live)
+        told = self._alerts()
+        assert 0 < self.told.total() < told.total()
+        assert {1} == set(told.values())
+        assert offline.alerts == live.alerts(of_users=True)
+        assert offline.profiles == live.profiles()
+        assert offline.states == live.states()
+
+    def _alerts(self):
+        return Counter(r.value for r in self.live.records("interest-drift"))
+
+
+@pytest.fixture
+def story(bootstrap, admin, tmp_path):
+    with Live(bootstrap, admin, tmp_path) as live:
+        yield Story(live, shopping(40, seed=3))
+
+
+def stores(home):
+    return sorted(path for path in (home / "data").glob("*clicks-*") if path.is_dir())
+
+
+def test_an_empty_disk_is_restored_from_the_changelog(story, tmp_path):
+    """Nothing is read again but the states, nothing is said twice, and it goes on."""
+    shutil.rmtree(tmp_path / "data")
+    story.goes_on()
+    assert not re.search(r"clicks/\d: rebuilding", story.live.logs())
+    assert "-changelog/0 in" in story.live.logs()
+
+
+def test_a_disk_that_was_away_catches_up(story, tmp_path):
+    """A store that is behind its changelog takes over what others wrote."""
+    shutil.copytree(tmp_path / "data", tmp_path / "old")
+    story.goes_on()
+    shutil.rmtree(tmp_path / "data")
+    (tmp_path / "old").rename(tmp_path / "data")
+    story.live.start()
+    story.live.wait(lambda: story.live.logs().count("Worker ready") == 3, "third worker")
+    story.live.stop()
+    assert Offline(story.live).states == story.live.states()
+
+
+def test_a_lost_changelog_begins_with_the_states_on_the_disk(story, tmp_path):
+    """It is whole again, so that the disk may then be lost, too."""
+    story.live.remake(f"{story.live.name}-changelog")
+    story.live.start()
+    story.live.wait(lambda: "begins with the states" in story.live.logs(), "seeded")
+    story.live.stop()
+    shutil.rmtree(tmp_path / "data")
+    story.goes_on()
+    assert not re.search(r"clicks/\d: rebuilding", story.live.logs())
+
+
+def test_without_changelog_and_disk_the_clicks_are_read_again(story, tmp_path):
+    """What was published before the committed offsets is not published again."""
+    story.live.remake(f"{story.live.name}-changelog")
+    shutil.rmtree(tmp_path / "data")
+    story.goes_on()
+    assert "rebuilding the state from offset 0" in story.live.logs()
+
+
+def test_a_damaged_store_is_repaired_from_the_changelog(story, tmp_path):
+    """A flipped bit is noticed, told, and mended."""
+    for path in stores(tmp_path):
+        with Store(path) as store:
+            store.compact()
+            store.flush()
+        for file in path.glob("*.sst"):
+            content = bytearray(file.read_bytes())
+            content[len(content) // 3] ^= 1
+            file.write_bytes(content)
+    story.live.start()
+    story.live.produce(shopping(40, days=1, seed=9))
+    story.live.running[-1].wait(60)
+    assert "rebuilt from the changelog" in story.live.logs()
+    story.goes_on()
