@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test lint bench bench-compare kafka kafka-stop clean
+.PHONY: help setup lock demo test lint bench bench-compare soak kafka kafka-stop clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ bench: $(STAMP) ## speed, memory and quality, beside what they are compared with
 
 bench-compare: $(STAMP) ## what got slower than in the figures kept in BEFORE=DIRECTORY
 	@$(BIN)/python -m bench.compare $(BEFORE)
+
+soak: $(STAMP) ## kill brokers, workers, a learner KILLS=200 times, and count what is left (SEED=N repeats)
+	@$(BIN)/python -m soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
 kafka: $(STAMP) ## start a broker on this machine (BROKERS=3: three)
 	@$(BIN)/python -m deploy.kafka.cluster start --brokers $(or $(BROKERS),1) --port 9092 --dir build/kafka/local

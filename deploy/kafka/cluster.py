@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -25,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -35,6 +37,8 @@ CLUSTER_ID = "ZHJpZnRsaW5lLWxvY2FsMQ"  # 16 bytes in base64; any will do, it mus
 # The first compiler alone: a broker is up in half the time, and no slower beside its clients.
 QUICK = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
 BROKER = [*QUICK, "-Xms192m", "-Xmx384m", "-Dlog4j2.level=WARN"]
+PORTS = range(20_000, 30_000)
+"""Below those that the system gives to clients, which might take one before the broker does."""
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 
@@ -134,7 +138,11 @@ class Cluster:
         return ",".join(f"{HOST}:{broker.port}" for broker in self.brokers)
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -155,9 +163,10 @@ class Cluster:
         for index in range(len(self.brokers)):
             self._wait_ready(index)
 
-    def stop(self) -> None:
-        """Shut every broker down cleanly; one that hangs is killed after a while."""
-        running = [index for index in range(len(self.brokers)) if self.alive(index)]
+    def stop(self, only: int | None = None) -> None:
+        """Shut every broker, or one, down cleanly; one that hangs is killed after a while."""
+        wanted = range(len(self.brokers)) if only is None else [only]
+        running = [index for index in wanted if self.alive(index)]
         for index in running:
             self._signal(index, signal.SIGCONT)
             self._signal(index, signal.SIGTERM)
@@ -294,11 +303,17 @@ def _layout(brokers: int, port: int | None) -> list[Broker]:
     nodes = range(1, brokers + 1)
     if port is not None:
         return [Broker(node, port + node - 1, port + 100 + node - 1) for node in nodes]
-    servers = [socket.create_server((HOST, 0)) for _ in range(2 * brokers)]
-    free = [server.getsockname()[1] for server in servers]
-    for server in servers:
-        server.close()
+    drawn = (port for port in random.sample(PORTS, len(PORTS)) if _is_free(port))
+    free = list(islice(drawn, 2 * brokers))
     return [Broker(node, free[node - 1], free[brokers + node - 1]) for node in nodes]
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def _require_free(port: int) -> None:

@@ -34,13 +34,11 @@ async def content(log, start=0):
     return [(record.key, record.value) for _, records in steps for record in records], steps[-1][0]
 
 
-def slowly(items):
-    """Give a large flush, part of which is on its way while the rest is put together."""
-    for number, item in enumerate(KEYS):
-        if number % 1000 == 0:
-            time.sleep(0.1)
-        yield item
-    yield from items
+def endless(over):
+    """Give a flush that is on its way, piece by piece, until `over` is set."""
+    while not over.is_set():
+        time.sleep(0.001)
+        yield b"sa", b"unfinished" * 2000
 
 
 def run(coroutine):
@@ -72,9 +70,11 @@ def test_who_has_been_taken_over_writes_no_more(kafka):
         first, second = Changelog(kafka, 0), Changelog(kafka, 0)
         await first.claim()
         await first.write([(b"sa", b"1")], [])
-        unfinished = asyncio.create_task(first.write(slowly([(b"sa", b"unfinished")]), []))
+        over = asyncio.Event()
+        unfinished = asyncio.create_task(first.write(endless(over), []))
         await asyncio.sleep(0.3)
         await second.claim()
+        over.set()
         with pytest.raises(FencedError, match="taken over"):
             await unfinished
         assert [(b"sa", b"1")] == (await content(second))[0]
@@ -185,16 +185,15 @@ def test_without_changelog_and_disk_the_clicks_are_read_again(story, tmp_path):
 
 def test_a_damaged_store_is_repaired_from_the_changelog(story, tmp_path):
     """A flipped bit is noticed, told, and mended."""
-    for path in stores(tmp_path):
-        with Store(path) as store:
-            store.compact()
-            store.flush()
-        for file in path.glob("*.sst"):
-            content = bytearray(file.read_bytes())
-            content[len(content) // 3] ^= 1
-            file.write_bytes(content)
+    damaged = stores(tmp_path)[0]
+    with Store(damaged) as store:
+        store.compact()
+    for file in damaged.glob("*.sst"):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 3] ^= 1
+        file.write_bytes(content)
     story.live.start()
     story.live.produce(shopping(40, days=1, seed=9))
-    story.live.running[-1].wait(60)
-    assert "rebuilt from the changelog" in story.live.logs()
+    story.live.wait(lambda: "rebuilt from the changelog" in story.live.logs(), "repaired")
+    story.live.stop()
     story.goes_on()

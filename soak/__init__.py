@@ -1,0 +1,1 @@
+"""The verifier: kills, stops, freezes and wipes at random, and then counts what should be there."""

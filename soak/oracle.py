@@ -1,0 +1,200 @@
+"""What should be there, counted from the topic in one plain pass, and what differs from it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from connectors.kafka.partitions import Stamp
+from connectors.kafka.rollup_merge import RollupMerge
+from connectors.store import meta_key, pairs
+from connectors.wire import decode_clicks, encode_alert
+from pipeline.engine import Counts, Engine, Progress
+from pipeline.events import DriftAlert
+from pipeline.prior import UNIFORM
+from pipeline.rollups import Rollup
+from pipeline.settings import Settings
+from pipeline.trends import Trends
+
+_STEP = 5000
+_KEPT = 100_000_000
+"""Users: none leaves the memory of the one plain pass."""
+
+Content = dict[bytes, bytes]
+"""What a store or a changelog bears of a partition, but for names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What one plain pass over the topic gives."""
+
+    records: int
+    states: dict[int, Content]
+    """By partition."""
+    alerts: dict[str, bytes]
+    """Content by id, of users and categories."""
+    counts: Counts
+    dead_letters: set[tuple[int, int]]
+    """Partition and offset."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What workers left behind."""
+
+    disks: dict[int, Content]
+    """By partition: the store that came furthest."""
+    changelogs: dict[int, Content]
+    alerts: list[tuple[str, bytes]]
+    """Id and content, as often as it was said."""
+    dead_letters: list[tuple[int, int]]
+
+
+@dataclass(slots=True)
+class Verdict:
+    """Everything that is not as it should be."""
+
+    lost_alerts: list[str] = field(default_factory=list)
+    unknown_alerts: list[str] = field(default_factory=list)
+    two_contents: list[str] = field(default_factory=list)
+    wrong_states: list[str] = field(default_factory=list)
+    wrong_counts: list[str] = field(default_factory=list)
+    lost_dead_letters: list[str] = field(default_factory=list)
+    duplicates: int = 0
+    """Alerts said again with the same id and content: allowed, and counted."""
+
+    def problems(self) -> dict[str, list[str]]:
+        """Return what differs, by kind; empty where all is well."""
+        kinds = ("lost_alerts", "unknown_alerts", "two_contents", "wrong_states", "wrong_counts")
+        found = {kind: getattr(self, kind) for kind in (*kinds, "lost_dead_letters")}
+        return {kind: told for kind, told in found.items() if told}
+
+
+def expect(
+    logs: dict[int, list[tuple[int, bytes | None]]], topic: str, settings: Settings
+) -> Expected:
+    """Compute it from the click topic: by partition, offsets and values in order."""
+    alerts: list[DriftAlert] = []
+    rollups: list[Rollup] = []
+    states: dict[int, Content] = {}
+    counts = Counts()
+    dead: set[tuple[int, int]] = set()
+    for partition, log in logs.items():
+        engine = Engine(settings, capacity=_KEPT)
+        letters = 0
+        for rows in _steps(log):
+            offsets = np.array([offset for offset, _ in rows], np.int64)
+            values = [value for _, value in rows]
+            source = f"{topic}/{partition}"
+            batch, rejects = decode_clicks(values, offsets, source, settings.source)
+            effects = engine.process(batch)
+            alerts += effects.alerts
+            rollups += effects.rollups
+            dead |= {(partition, reject.position) for reject in rejects}
+            letters += len(rejects)
+        stamp = Stamp(next=log[-1][0] + 1 if log else 0, dead_letters=letters)
+        stamped = {"stamp": msgspec.msgpack.encode(stamp)}
+        states[partition] = content(pairs(engine.changes(), stamped)) if log else {}
+        counts = _sum(counts, engine.progress.counts)
+    alerts += _category_alerts(rollups, [f"{topic}/{number}" for number in logs], settings)
+    return Expected(
+        records=sum(len(log) for log in logs.values()),
+        states=states,
+        alerts={alert.id: encode_alert(alert) for alert in alerts},
+        counts=counts,
+        dead_letters=dead,
+    )
+
+
+def content(items: Iterable[tuple[bytes, bytes | None]]) -> Content:
+    """Return states, stamp and progress, with what comes later in the place of what comes first."""
+    known: Content = {}
+    for key, value in items:
+        if value is None:
+            known.pop(key, None)
+        elif key.startswith((b"s", b"mprogress", meta_key("stamp"))):
+            known[key] = value
+    return known
+
+
+def judge(expected: Expected, observed: Observed) -> Verdict:
+    """Compare what is there with what should be."""
+    verdict = Verdict()
+    said: dict[str, set[bytes]] = {}
+    for name, alert in observed.alerts:
+        said.setdefault(name, set()).add(alert)
+    verdict.duplicates = len(observed.alerts) - len(said)
+    verdict.lost_alerts = sorted(expected.alerts.keys() - said.keys())
+    verdict.unknown_alerts = sorted(said.keys() - expected.alerts.keys())
+    verdict.two_contents = sorted(
+        name for name, kinds in said.items() if kinds != {expected.alerts.get(name, min(kinds))}
+    )
+    for place, contents in (("disk", observed.disks), ("changelog", observed.changelogs)):
+        for partition, should in expected.states.items():
+            verdict.wrong_states += _differences(f"{place} {partition}", should, contents)
+        verdict.wrong_counts += _miscounts(place, expected, contents)
+    missing = expected.dead_letters - set(observed.dead_letters)
+    verdict.lost_dead_letters = [f"{partition}@{offset}" for partition, offset in sorted(missing)]
+    return verdict
+
+
+def _steps(log: list[tuple[int, bytes | None]]) -> Iterator[list[tuple[int, bytes | None]]]:
+    for start in range(0, len(log), _STEP):
+        yield log[start : start + _STEP]
+
+
+def _category_alerts(
+    rollups: list[Rollup], sources: list[str], settings: Settings
+) -> list[DriftAlert]:
+    merge, trends = RollupMerge(), Trends(settings, prior=UNIFORM.version)
+    for rollup in rollups:
+        merge.add(rollup)
+    return [alert for rollup in merge.closed(sources) for alert in trends.add(rollup).alerts]
+
+
+def _differences(place: str, should: Content, contents: dict[int, Content]) -> list[str]:
+    found = contents.get(int(place.split()[1]), {})
+    return [
+        f"{place}: {key.decode(errors='replace')} is {_told(found.get(key))}, "
+        f"not {_told(should.get(key))}"
+        for key in sorted(should.keys() | found.keys())
+        if _plain(key, should.get(key)) != _plain(key, found.get(key))
+    ]
+
+
+def _plain(key: bytes, value: bytes | None) -> object:
+    """Decode what may be written in different orders."""
+    if key == b"mprogress" and value is not None:
+        return msgspec.msgpack.decode(value, type=Progress)
+    return value
+
+
+def _told(value: bytes | None) -> str:
+    return "missing" if value is None else f"{len(value)} bytes {value[:40].hex()}…"
+
+
+def _miscounts(place: str, expected: Expected, contents: dict[int, Content]) -> list[str]:
+    total, letters = Counts(), 0
+    for found in contents.values():
+        if b"mprogress" in found:
+            progress = msgspec.msgpack.decode(found[b"mprogress"], type=Progress)
+            total = _sum(total, progress.counts)
+            stamp = msgspec.msgpack.decode(found[meta_key("stamp")], type=Stamp)
+            letters += stamp.dead_letters
+    accounted = total.applied + total.late + total.duplicates + letters
+    told = []
+    if total != expected.counts:
+        told.append(f"{place}: {total}, not {expected.counts}")
+    if accounted != expected.records:
+        told.append(f"{place}: {accounted} records accounted for, of {expected.records}")
+    return told
+
+
+def _sum(one: Counts, other: Counts) -> Counts:
+    names = Counter({name: getattr(one, name) for name in Counts.__struct_fields__})
+    names.update({name: getattr(other, name) for name in Counts.__struct_fields__})
+    return Counts(**names)

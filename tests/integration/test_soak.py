@@ -1,0 +1,50 @@
+"""The verifier itself: a short run of it, and builds with a planted fault, which it must catch."""
+
+import os
+
+import pytest
+
+from deploy.kafka.cluster import missing
+from soak.oracle import Expected, Observed, judge
+from soak.run import Soak, run
+
+
+@pytest.fixture(autouse=True)
+def _brokers_can_be_started():
+    lack = missing()
+    if lack:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no Kafka to kill: {lack}")
+
+
+def test_a_few_kills_lose_nothing_and_count_nothing_twice(tmp_path):
+    """Workers, one with its disk, and a broker are killed: all is as one plain pass has it."""
+    result = run(Soak(seed=21, kills=3, workers=2, learner=False, clicks=6000), tmp_path)
+    assert {} == result.problems()
+    assert len(result.expected.alerts) > 20
+    assert len(result.expected.dead_letters) > 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "caught"),
+    [
+        ("committed before alerts", {"lost_alerts"}),
+        ("applied twice", {"wrong_states", "wrong_counts"}),
+        ("record dropped", {"wrong_states"}),
+    ],
+)
+def test_a_planted_fault_is_caught(tmp_path, fault, caught):
+    """A build that breaks a promise does not pass, and the verdict says which."""
+    soak = Soak(
+        seed=2, kills=0, brokers=1, workers=1, learner=False, clicks=6000, rate=2000, fault=fault
+    )
+    assert caught <= set(run(soak, tmp_path).problems())
+
+
+def test_one_id_with_two_contents_is_caught():
+    """Said again means said the same."""
+    nothing = {"states": {}, "counts": None, "dead_letters": set()}
+    expected = Expected(records=0, alerts={"a": b"1", "b": b"2"}, **nothing)
+    said = [("a", b"1"), ("a", b"1"), ("b", b"2"), ("b", b"3"), ("c", b"4")]
+    observed = Observed(disks={}, changelogs={}, alerts=said, dead_letters=[])
+    verdict = judge(expected, observed)
+    assert (["b"], ["c"], 2) == (verdict.two_contents, verdict.unknown_alerts, verdict.duplicates)
