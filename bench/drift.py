@@ -1,6 +1,6 @@
 """How often drift alerts are wrong, how many changes they find, and how soon; beside River's.
 
-    python -m bench.drift [--events FILE] [--seeds 5]
+    python -m bench.drift [--events FILE] [--seeds 5] [--peers river:adwin …]
 
 The streams are those of `bench.streams`. Everything is tuned on one half of the users (the prior
 and threshold by `driftline calibrate`, River's options over a grid, at the promised rate of false
@@ -36,8 +36,8 @@ Detect = Callable[[Streams], Found]
 Figures = dict[str, dict[str, float]]
 
 
-def measure(clicks: Clicks, seed: int) -> Figures:
-    """Tune on half of the users, and measure every detector on the other half."""
+def measure(clicks: Clicks, seed: int, peers: list[str]) -> Figures:
+    """Tune on half of the users, and measure our detector and its peers on the other half."""
     random = np.random.default_rng(seed)
     settings = Settings(seed=seed)
     half = random.random(len(clicks.user.values)) < 0.5  # noqa: PLR2004  a half
@@ -47,7 +47,7 @@ def measure(clicks: Clicks, seed: int) -> Figures:
     made = make(rest, histories(rest, 2 * SIDE, random)[:MOST_USERS], random)
     tuned = make(tuning, histories(tuning, 2 * SIDE, random)[:TUNED_ON], random)
     figures = {"driftline": judge(_driftline(rest, settings, prior), made)}
-    for name in GRIDS:
+    for name in peers:
         few = MOST_STREAMS.get(name)
         steady, spliced = (
             signals(tuning, tuned[kind].rows[:few], settings, prior)
@@ -153,13 +153,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=Path, help="a file that `driftline replay` reads")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--peers", nargs="*", choices=list(GRIDS), default=list(GRIDS))
     arguments = parser.parse_args()
     chosen = {arguments.events.name: arguments.events} if arguments.events else inputs()
     promise = Settings().drift
     figures = {}
     for name, path in chosen.items():
         clicks = concatenate([batch for batch, _ in read([path], Source())])
-        runs = [measure(clicks, seed) for seed in range(arguments.seeds)]
+        runs = [measure(clicks, seed, arguments.peers) for seed in range(arguments.seeds)]
         figures[name] = runs
         print(
             f"{name}: {arguments.seeds} seeds; promised: "

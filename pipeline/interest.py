@@ -86,7 +86,7 @@ STATE = np.dtype(
         ("recent_time", "<i8", (RECENT,)),
         ("ring_time", "<i8", (RING // MARK,)),
         ("ring", OBSERVATION, (RING,)),
-        ("own", "<u2", (OWN_SETS, OWN_WAYS)),  # a hash of 12 bits and a count up to 15
+        ("own", "<u2", (OWN_SETS, OWN_WAYS)),  # a hash of 10 bits and a count of 6
         ("slots", SLOT, (SLOTS,)),
     ]
 )

@@ -87,8 +87,9 @@ _LOG = 512.0
 _RARITY = 16.0
 _COARSE = np.exp(np.arange(-128, 128) * 256 / _LOG)
 _FINE = np.exp(np.arange(256) / _LOG)
-_TIMES = np.uint16(15)
-"""The four bits in which the times of an own item are counted, up to so many."""
+_BITS = np.uint16(6)
+_TIMES = np.uint16(63)
+"""The bits in which the times of an own item are counted, up to so many."""
 FIRST, OPENS = 1, 2
 """An observation is the first of its category in the visit, the first of the visit."""
 
@@ -196,18 +197,18 @@ def _take(state, item):
 
     The item met least makes room for one that finds its set full.
     """
-    chosen = state.own[item % OWN_SETS]
-    mark = np.uint16(item // OWN_SETS + 1)  # 0 is a free place
+    places = state.own[item % OWN_SETS]
+    mark = np.uint16(item // OWN_SETS)
     least = 0
     for way in range(OWN_WAYS):
-        if chosen[way] >> 4 == mark:
-            times = chosen[way] & _TIMES
+        times = places[way] & _TIMES
+        if times and places[way] >> _BITS == mark:
             if times < _TIMES:
-                chosen[way] += np.uint16(1)
+                places[way] += np.uint16(1)
             return np.float64(times)
-        if (chosen[way] & _TIMES) < (chosen[least] & _TIMES):
+        if times < places[least] & _TIMES:
             least = way
-    chosen[least] = (mark << np.uint16(4)) | np.uint16(1)
+    places[least] = (mark << _BITS) | np.uint16(1)
     return 0.0
 
 
@@ -308,7 +309,7 @@ def _scan(state, p, scratch, verdict):
                 distinct += 1
             else:
                 after += (times - d) / (a + k) * _odds(o)
-            scratch.items[o.item] = min(times + 1, 255)
+            scratch.items[o.item] = min(times + 1, _TIMES)
             ratio = after / _likelihood(o)
         scratch.evidence[k] = ratio
         visit *= ratio

@@ -104,5 +104,11 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
         return self.threshold.events * math.exp(min(slope * (score - at), 700.0))
 
 
-UNIFORM = Prior(unseen=1 / 1000, unseen_item=1 / 100, shares={}, items={})
-"""What is taken where nothing was calibrated: its alerts are those of the model, not measured."""
+UNIFORM = Prior(
+    unseen=1 / 1000,
+    unseen_item=1 / 100,
+    shares={},
+    items={},
+    process=Process(concentration=10.0, discount=0.8),
+)
+"""What is taken where nothing was calibrated; it knows no category, so a new one tells little."""
