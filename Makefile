@@ -40,6 +40,7 @@ test: lint ## lint, types, tests
 
 bench: $(STAMP) ## speed, memory and quality, beside what they are compared with
 	@$(BIN)/python -m bench.interest
+	@$(BIN)/python -m bench.recovery
 	@$(BIN)/python -m bench.decoding ../shared/data/online_retail/events.csv.gz build/bench/complete_journey.parquet
 	@$(BIN)/python -m bench.training
 	@$(BIN)/python -m bench.drift

@@ -16,6 +16,7 @@ import typer
 from msgspec.structs import replace as replace_fields
 from rich.console import Console
 
+from connectors import state_commands
 from connectors.kafka import commands, learner_commands
 from connectors.kafka.live_settings import load_live
 from pipeline.settings import Duration, Settings, SettingsError
@@ -61,6 +62,7 @@ checkpoints = typer.Typer(no_args_is_help=True, help="Look at the checkpoints of
 app.add_typer(checkpoints, name="checkpoint")
 commands.register(app)
 learner_commands.register(app)
+state_commands.register(app)
 learner_commands.register_checkpoint(checkpoints)
 
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="The replay's directory.")]

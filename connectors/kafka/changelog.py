@@ -56,7 +56,7 @@ class Changelog:
             transaction_timeout_ms=_TRANSACTION_MS,
             max_batch_size=_BATCH_BYTES,
             max_request_size=LARGEST,
-            compression_type="lz4",
+            compression_type="zstd",
             **client_config(self._kafka),
         )
         try:

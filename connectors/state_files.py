@@ -1,0 +1,100 @@
+"""Looks after stores that nobody has open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from connectors.store import CorruptStoreError, Store, StoreError
+from connectors.wire import encode_profile
+from pipeline.engine import Progress
+from pipeline.interest import STATE, StateError, decode_into, profile
+
+
+def found(directory: Path) -> list[Path]:
+    """Return the stores in a directory, or the one that it is.
+
+    Raises:
+        StoreError: there is none.
+    """
+    marks = [directory / "CURRENT", *directory.glob("*/CURRENT")]
+    stores = sorted(mark.parent for mark in marks if mark.exists())
+    if not stores:
+        raise StoreError(f"{directory} holds no state store: name a worker's `worker.data`")
+    return stores
+
+
+def check_store(path: Path) -> tuple[str, bool]:
+    """Read all of a store, every checksum verified; return what is to be said, and if it is sound.
+
+    Raises:
+        StoreError: it is in use, or cannot be opened for another reason than damage.
+    """
+    users = bytes_ = 0
+    try:
+        with Store(path) as store:
+            for user, data in store.states():
+                _decoded(user, data)
+                users += 1
+                bytes_ += len(data)
+            for _ in store.replicated():
+                pass
+            progress = store.progress()
+    except (CorruptStoreError, StateError) as error:
+        return str(error), False
+    counts = msgspec.msgpack.decode(progress, type=Progress).counts if progress else None
+    told = f", {counts.applied:,} events applied" if counts else ""
+    return f"sound, {users:,} users, {bytes_:,} bytes{told}", True
+
+
+def compact_store(path: Path) -> tuple[int, int]:
+    """Merge a store's files; return the bytes on disk before and after."""
+    before = _bytes(path)
+    with Store(path) as store:
+        store.compact()
+    return before, _bytes(path)
+
+
+def export_stores(paths: Sequence[Path], to: Path) -> int:
+    """Write a line of JSON for each user, and return how many there are."""
+    users = 0
+    with to.open("wb") as file:
+        for path in paths:
+            with Store(path) as store:
+                for line in _profiles(store):
+                    file.write(line + b"\n")
+                    users += 1
+    return users
+
+
+def size_of(path: Path) -> str:
+    """Return what a store takes."""
+    with Store(path) as store:
+        users = sum(1 for _ in store.states())
+        sizes = store.size()
+    return f"{users:,} users, {sizes['keys']:,} keys, {_bytes(path):,} bytes on disk"
+
+
+def _profiles(store: Store) -> Iterator[bytes]:
+    def name(number: int) -> str:
+        return store.name(number) or f"#{number:016x}"
+
+    for user, data in store.states():
+        yield encode_profile(profile(user, _decoded(user, data), name))
+
+
+def _decoded(user: str, data: bytes) -> np.void:
+    state = np.zeros(1, STATE)
+    try:
+        decode_into(state, 0, data)
+    except StateError as error:
+        raise StateError(f"user {user}: {error}") from None
+    record: np.void = state[0]
+    return record
+
+
+def _bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
