@@ -40,6 +40,7 @@ CATEGORIES = 3
 BATCH = 8192
 
 Random = np.random.Generator
+About = tuple[str, frozenset[str]]
 
 
 def alerts_of(clicks: Clicks, prior: Prior = UNIFORM) -> list[DriftAlert]:
@@ -51,6 +52,11 @@ def alerts_of(clicks: Clicks, prior: Prior = UNIFORM) -> list[DriftAlert]:
         alerts += effects.alerts
         alerts += [a for rollup in effects.rollups for a in trends.add(rollup).alerts]
     return alerts + [a for rollup in engine.drain() for a in trends.add(rollup).alerts]
+
+
+def about(alert: DriftAlert) -> About:
+    """Return what tells an alert from that of another log in the same window."""
+    return alert.id, frozenset(interest.category for interest in alert.after)
 
 
 def moment(clicks: Clicks, random: Random) -> int:
@@ -120,17 +126,21 @@ BREAKS: dict[str, Callable[[Clicks, np.ndarray, Random], Clicks]] = {
 }
 
 
-def count(alerts: list[DriftAlert], since: int, until: int) -> Counter[str]:
-    """Count what was raised about windows that overlap a span."""
+def count(alerts: list[DriftAlert], since: int, until: int, known: set[About]) -> Counter[str]:
+    """Count what was raised about windows that overlap a span, and is not known."""
     return Counter(
-        alert.kind.value for alert in alerts if alert.time > since and alert.since < until
+        alert.kind.value
+        for alert in alerts
+        if alert.time > since and alert.since < until and about(alert) not in known
     )
 
 
-def measure_sale(clicks: Clicks, seed: int, prior: Prior, untouched: set[str]) -> dict[str, float]:
+def measure_sale(
+    clicks: Clicks, seed: int, prior: Prior, untouched: set[About]
+) -> dict[str, float]:
     """Hold a sale; alerts that the untouched log has as well are not of it."""
     changed, start, moved = sale(clicks, np.random.default_rng(seed))
-    alerts = [alert for alert in alerts_of(changed, prior) if alert.id not in untouched]
+    alerts = [alert for alert in alerts_of(changed, prior) if about(alert) not in untouched]
     raised = [a for a in alerts if a.time > start and a.since < start + SALE + 2 * WEEK]
     shifts = [a for a in raised if a.kind == AlertKind.POPULATION_SHIFT]
     told = shifts[0] if shifts else None
@@ -146,14 +156,15 @@ def measure_sale(clicks: Clicks, seed: int, prior: Prior, untouched: set[str]) -
     }
 
 
-def measure_break(clicks: Clicks, name: str, seed: int) -> dict[str, float]:
-    """Break the producer for three weeks."""
+def measure_break(clicks: Clicks, name: str, seed: int, untouched: set[About]) -> dict[str, float]:
+    """Break the producer for three weeks; alerts that the untouched log has are not of it."""
     random = np.random.default_rng(seed)
     clicks = typed(clicks, random)
     start = moment(clicks, random)
     until = start + 3 * WEEK
     after = (clicks.time >= start) & (clicks.time < until)
-    raised = count(alerts_of(BREAKS[name](clicks, after, random)), start, until)
+    alerts = alerts_of(BREAKS[name](clicks, after, random))
+    raised = count(alerts, start, until, untouched)
     return {
         "input_alerts": raised["input_drift"],
         "population_alerts": raised["population_shift"],
@@ -174,12 +185,12 @@ def main() -> None:
         first = np.flatnonzero(clicks.time < (clicks.time[0] + clicks.time[-1]) // 2)
         prior = calibrate(clicks.take(first), Settings())
         alerts = alerts_of(clicks, prior)
-        untouched, ids = Counter(alert.kind.value for alert in alerts), {a.id for a in alerts}
+        untouched, ids = Counter(alert.kind.value for alert in alerts), {about(a) for a in alerts}
         seeds = range(arguments.seeds)
         runs = {"sale": [measure_sale(clicks, seed, prior, ids) for seed in seeds]}
         for broken in BREAKS:
             if broken != "categories missing" or (clicks.category.codes != NO_CODE).any():
-                runs[broken] = [measure_break(clicks, broken, seed) for seed in seeds]
+                runs[broken] = [measure_break(clicks, broken, seed, ids) for seed in seeds]
         figures[name] = {"untouched": untouched, **runs}
         print(f"{name}, untouched: {dict(untouched)}")
         for what, rows in runs.items():

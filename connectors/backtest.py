@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from connectors.interest_history import InterestHistory
 from connectors.log import JsonLines
 from connectors.store import Store, StoreError
 from connectors.validate import Reject
@@ -102,9 +103,9 @@ class Backtest:
             name=self.store.name,
             prior=prior,
             progress=self.store.progress(),
-            profiles=False,
         )
         self._river = river
+        self._history = InterestHistory(directory, self._committed.batches, self.engine.name)
         self._trends = Trends(settings, self._committed.trends, prior.version)
         self.learning: LearningStage | None = None
         if learning:
@@ -146,6 +147,7 @@ class Backtest:
     def _interest(self, clicks: Clicks, rejects: list[Reject]) -> None:
         start = perf_counter()
         effects = self.engine.process(clicks)
+        self._history.add(effects.profiles)
         alerts = self._river.process(clicks) if self._river else effects.alerts
         self._raise(alerts, effects.rollups)
         for reject in rejects:
@@ -180,12 +182,14 @@ class Backtest:
     def _commit(self, batches: int) -> None:
         """Make everything so far durable.
 
-        1. The files are flushed: an alert that a state knows of is on disk before that state.
+        1. The files are flushed: an alert that a state knows of is on disk before that state. So is
+           the interest history.
         2. States, progress and the lengths of the files go to the store in one atomic write.
         3. Only then is the learner's former state deleted.
         """
         start = perf_counter()
         self._committed.lengths = {name: log.flush() for name, log in self._logs.items()}
+        self._history.flush(batches)
         self._committed.batches = batches
         self._committed.trends = self._trends.state
         if self.learning:

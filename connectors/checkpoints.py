@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from connectors.replay import RunError
+from connectors.run_error import RunError
 from learners.checkpoint import CheckpointError, load
 
 _out = Console()

@@ -200,6 +200,55 @@ def inspect(user: str, out: OutOption = Path("out")) -> None:
         raise typer.Exit(Exit.NOT_FOUND)
 
 
+@app.command(
+    epilog="Examples:\n\n"
+    "  driftline segments --out out/demo\n\n"
+    "  driftline segments --out out/demo --moved-into baby --within 14d --to audience.parquet\n\n"
+    "  driftline segments --bus --moved-into baby --to audience.parquet"
+)
+def segments(
+    out: OutOption = Path("out"),
+    moved_into: Annotated[
+        str | None, typer.Option(help="Make an audience: categories whose names contain this.")
+    ] = None,
+    within: Annotated[str, typer.Option(help="How long ago they moved, at most.")] = "14d",
+    at: Annotated[
+        datetime | None, typer.Option(help="Up to when (UTC); else up to the newest event.")
+    ] = None,
+    to: Annotated[Path, typer.Option(help="The audience's file.")] = Path("audience.parquet"),
+    bus: Annotated[
+        bool, typer.Option("--bus", help="Of the profiles on the bus, not of a replay.")
+    ] = False,
+    settings: SettingsOption = None,
+) -> None:
+    """Show users grouped by interest and how they move, or write an audience of who moved."""
+    from connectors.segment_files import read_flows, rows_of_flows
+    from connectors.segments import history, show_flows, write_audience
+
+    interests = None
+    core, kafka, _ = load_live(settings)
+    if bus:
+        from connectors.kafka.profiles import bus_interests
+
+        interests = bus_interests(kafka)
+    elif moved_into is not None:
+        interests = history(out)
+    console = Console()
+    if interests is None:
+        show_flows(console, read_flows(out))
+    elif moved_into is None:
+        show_flows(console, rows_of_flows(interests, int(core.trends.window)))
+    elif not write_audience(
+        console,
+        interests,
+        to,
+        text=moved_into,
+        within=Duration.parse(within),
+        at=_milliseconds(at),
+    ):
+        raise typer.Exit(Exit.NOT_FOUND)
+
+
 @checkpoints.command("list")
 def list_checkpoints(out: OutOption = Path("out")) -> None:
     """List the checkpoints and the decisions of the gate; the champion is marked."""

@@ -12,10 +12,13 @@ import msgspec
 
 from connectors.backtest import Backtest
 from connectors.files import read
+from connectors.interest_history import read_history
 from connectors.kafka.settings import Kafka
 from connectors.log import write_atomically
 from connectors.prior_file import load_prior
 from connectors.report import write_report
+from connectors.run_error import RunError
+from connectors.segment_files import write_segments
 from connectors.summary import Summary, iso, write_profiles, write_summary
 from connectors.validate import Reject
 from pipeline.events import Clicks
@@ -28,10 +31,6 @@ BATCH = 8192
 
 Progress = Callable[[float, str], None]
 """Takes the share of the whole that is done, and what is going on."""
-
-
-class RunError(Exception):
-    """The output directory cannot take this run; the message says why and how to mend it."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +97,7 @@ def replay(
         backtest.run(watch)
         progress(1.0, "writing profiles, summary and report")
         users = write_profiles(out / "profiles.parquet", backtest.store, backtest.engine)
+        write_segments(out, read_history(out), int(request.settings.trends.window))
         summary = write_summary(
             out,
             command=command,

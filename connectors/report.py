@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from connectors.report_page import figures
+from connectors.segment_files import FLOWS_FILE, read_flows
 from pipeline.events import AlertKind, CategoryForecast, DriftAlert
 
 SCRIPTS = ("base.js", "charts.js", "alerts.js", "page.js")
@@ -60,10 +61,15 @@ def report_data(directory: Path) -> dict[str, Any]:
             starts,
             _records(directory / "forecasts.jsonl", CategoryForecast),
         ),
+        "segments": figures.segments(read_flows(directory) if _has_flows(directory) else []),
         "hindsight": summary.get("forecasts", []),
         "alerts": figures.alert_list(alerts(), shifts),
         "rejects": figures.rejects(_records(directory / "rejects.jsonl", dict[str, Any])),
     }
+
+
+def _has_flows(directory: Path) -> bool:
+    return (directory / FLOWS_FILE).exists()
 
 
 def _records(path: Path, kind: type[Record], *, whole: bool = False) -> Iterator[Record]:

@@ -24,7 +24,8 @@ from rich.table import Table
 from connectors.demo import demo_events
 from connectors.files import read
 from connectors.prior_file import write_prior
-from connectors.replay import Request, RunError, replay
+from connectors.replay import Request, replay
+from connectors.run_error import RunError
 from connectors.summary import Summary, iso
 from pipeline.calibration import calibrate
 from pipeline.events import (

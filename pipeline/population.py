@@ -15,6 +15,8 @@ from pipeline.events import USER_KINDS, DriftAlert, Interest
 from pipeline.levels import RETURN, Levels, LevelsState
 from pipeline.rollups import Rollup
 
+UNFOLDING = 1
+"""Windows after a shift in which what moves belongs to it: it may have begun late in its window."""
 MOST_CATEGORIES = 10
 """Categories that an alert names in each direction."""
 
@@ -26,6 +28,8 @@ class PopulationState(msgspec.Struct, kw_only=True):
     usual: list[list[str]] = []
     told: dict[str, int] = {}
     """Categories of former alerts, with the windows for which their movements are no news."""
+    unfolding: int = 0
+    """Windows in which whatever moves still belongs to the newest shift."""
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,13 +63,15 @@ class Population:
         counts = Counter(name for met in users for name in met)
         found = self._levels.judge(rollup.start, counts, len(users), rate)
         news = {n: z for n, z in found.residuals.items() if n not in self.state.told}
-        shift = self._shift(rollup, users, counts, news, found.threshold)
+        unfolding = self.state.unfolding > 0
+        shift = None if unfolding else self._shift(rollup, users, counts, news, found.threshold)
         self._levels.learn(rollup.start, counts, len(users), changed=found.changed)
         self.state.told = {n: left - 1 for n, left in self.state.told.items() if left > 1}
-        if shift:
+        if shift or unfolding:
             self.state.told |= dict.fromkeys(found.residuals, RETURN)
         else:
             self.state.usual = users
+        self.state.unfolding = UNFOLDING if shift else max(self.state.unfolding - 1, 0)
         return shift
 
     @property

@@ -171,8 +171,24 @@ function stackedBars({ title, starts, counts }) {
   };
 }
 
-/* links: [[from, to, weight, alerts]]; null is all other categories; `all` that moved, drawn or not. */
-function flowChart(links, all) {
+/* lines: [{label, values, colour}], counts a window. */
+function countChart({ title, starts, lines }) {
+  const high = Math.max(...lines.flatMap((line) => line.values), 4);
+  return (width) => {
+    const view = frame(width, width < 560 ? 260 : 320, starts, 0, high, (v) => number(v));
+    const { canvas, x, y } = view;
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `${title}. Use the arrow keys to walk the windows.`);
+    for (const { values, colour } of [...lines].reverse()) {
+      canvas.append(svg("path", { class: "size", style: `stroke:${colour}`, d: linePath(values, x, y) }));
+    }
+    walk(view, starts, (i) => lines.map((line) => [line.label, number(line.values[i]), line.colour]));
+    return canvas;
+  };
+}
+
+/* links: [[from, to, weight, count]]; null is all others; `told` gives a tip's rows for a weight. */
+function flowChart(links, told) {
   const total = links.reduce((sum, link) => sum + link[2], 0);
   const named = (name) => (name === null ? "All others" : category(name));
   const sides = [0, 1].map((side) => {
@@ -180,7 +196,6 @@ function flowChart(links, all) {
     for (const link of links) weights.set(link[side], (weights.get(link[side]) ?? 0) + link[2]);
     return [...weights].sort((a, b) => (a[0] === null) - (b[0] === null) || b[1] - a[1]);
   });
-  const worth = (weight) => ["of all that moved", percent(weight / all), null];
   return (width) => {
     const rows = Math.max(...sides.map((side) => side.length));
     const [gap, bar] = [12, 8];
@@ -198,7 +213,7 @@ function flowChart(links, all) {
         return [name, place];
       }));
     });
-    const bands = orderLinks(links, places).map(([before, after, weight, alerts]) => {
+    const bands = orderLinks(links, places).map(([before, after, weight, count]) => {
       const [a, b] = [places[0].get(before), places[1].get(after)];
       const size = weight * scale;
       const [x0, x1] = [a.left + bar, b.left];
@@ -213,25 +228,21 @@ function flowChart(links, all) {
         style: `stroke:${before === null ? "var(--flow-other)" : `var(--flow-${a.rank % 9})`}`,
         tabindex: 0,
         role: "img",
-        "aria-label": `${title}: ${plural(alerts, "alert", "alerts")}, ${number(weight, 1)} users’ worth`,
+        "aria-label": `${title}: ${told(weight, count).map(([what, value]) => `${value} ${what}`).join(", ")}`,
       });
-      withTip(band, title, [
-        ["alerts", number(alerts), null],
-        ["users’ worth of interest", number(weight, 1), null],
-        worth(weight),
-      ]);
+      withTip(band, title, told(weight, count));
       return { band, before, after };
     });
     canvas.append(...bands.sort((a, b) => (b.before === null) - (a.before === null)).map((b) => b.band));
     places.forEach((side, index) => {
-      for (const place of side.values()) canvas.append(flowNode(place, index, bands, named, worth));
+      for (const place of side.values()) canvas.append(flowNode(place, index, bands, named));
     });
     const room = Math.floor((label - 14) / 7.9); // capitals are wide
     for (const text of canvas.querySelectorAll("text")) text.textContent = shorten(text.textContent, room);
     return canvas;
   };
 
-  function flowNode(place, index, bands, named, worth) {
+  function flowNode(place, index, bands, named) {
     const own = bands.filter((band) => (index ? band.after : band.before) === place.name);
     const light = (on) => () => {
       for (const { band } of own) band.classList.toggle("on", on);
@@ -252,10 +263,7 @@ function flowChart(links, all) {
         named(place.name),
       ),
     );
-    return withTip(group, `${index ? "To" : "From"} ${named(place.name)}`, [
-      ["users’ worth of interest", number(place.weight, 1), null],
-      worth(place.weight),
-    ]);
+    return withTip(group, `${index ? "To" : "From"} ${named(place.name)}`, told(place.weight));
   }
 }
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from msgspec import UNSET
 
+from connectors.segment_files import PLACES, RECENT, Flow
 from pipeline.events import USER_KINDS, AlertKind, CategoryForecast, DriftAlert, Interest
 from pipeline.population import belongs
 
@@ -37,6 +38,7 @@ ALERTS_SHOWN = 5000
 INTERESTS_SHOWN = 5
 EVIDENCE_SHOWN = 6
 FLOW_SIDE = 9
+SEGMENTS_SHOWN = 8
 REASONS_SHOWN = 25
 EXAMPLES_SHOWN = 3
 
@@ -217,6 +219,48 @@ def _forecasts(
                 for window in forecast.windows
             ]
     return bands, ahead
+
+
+def segments(flows: Sequence[Flow]) -> Record:
+    """Return the sizes of the largest segments by window, and the flows of the newest windows.
+
+    `sizes` has [segment, users a window] for the `SEGMENTS_SHOWN` largest at the end; `flows` has
+    [from, to, users] of those who moved between segments in the last `RECENT` windows; each side
+    keeps its `FLOW_SIDE` largest, None stands for all others.
+    """
+    starts = sorted({start for start, *_ in flows})
+    sizes: dict[str, Counter[int]] = defaultdict(Counter)
+    recent: Counter[tuple[str, str]] = Counter()
+    nowhere = set(PLACES.values())
+    for start, before, after, users in flows:
+        sizes[after][start] += users
+        if before != after and not {before, after} & nowhere and start in starts[-RECENT:]:
+            recent[before, after] += users
+    named = [name for name in sizes if name not in nowhere]
+    named.sort(key=lambda name: (-sum(sizes[name][start] for start in starts[-RECENT:]), name))
+    return {
+        "starts": starts,
+        "sizes": [
+            [name, [sizes[name][start] for start in starts]] for name in named[:SEGMENTS_SHOWN]
+        ],
+        "windows": min(RECENT, len(starts)),
+        "flows": _largest_links(recent),
+    }
+
+
+def _largest_links(links: Counter[tuple[str, str]]) -> list[list[Any]]:
+    sides: list[set[str]] = []
+    for side in (0, 1):
+        sums: Counter[str] = Counter()
+        for link, users in links.items():
+            sums[link[side]] += users
+        sides.append({name for name, _ in sums.most_common(FLOW_SIDE)})
+    merged: Counter[Link] = Counter()
+    for (before, after), users in links.items():
+        merged[before if before in sides[0] else None, after if after in sides[1] else None] += (
+            users
+        )
+    return [[*link, users, users] for link, users in merged.most_common()]
 
 
 def alert_list(alerts: Iterable[DriftAlert], shifts: Sequence[DriftAlert] = ()) -> Record:

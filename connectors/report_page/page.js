@@ -184,7 +184,11 @@ function flow(section) {
   section.append(
     figure(
       html("span", { class: "ends" }, html("span", {}, "From"), html("span", {}, "To")),
-      drawing(flowChart(drawn, all)),
+      drawing(flowChart(drawn, (weight, alerts) => [
+        ...(alerts == null ? [] : [["alerts", number(alerts), null]]),
+        ["users’ worth of interest", number(weight, 1), null],
+        ["of all that moved", percent(weight / all), null],
+      ])),
       rest > 0.0005
         ? html("p", { class: "soft" }, `Not drawn: ${percent(rest)} of all that moved went between smaller categories.`)
         : null,
@@ -265,6 +269,42 @@ function trends(section) {
     section.append(html("p", { class: "soft" }, `${plural(untracked.length, "category", "categories")} with alerts too small to be followed here: ${names}${untracked.length > 12 ? ", …" : "."}`));
   }
   if (data.hindsight.length) section.append(forecastTable());
+}
+
+function segments(section) {
+  const { starts, sizes, flows, windows } = data.segments;
+  if (!sizes.length) {
+    section.append(empty("No segments", "This backtest kept no history of interests: profiles were switched off, or nobody had any."));
+    return;
+  }
+  const title = "Users by segment and window";
+  const lines = sizes.map(([name, values], rank) => ({ label: name, values, colour: `var(--flow-${rank % 9})` }));
+  const moved = total(flows.map(([, , users]) => users));
+  const told = (users) => [["users", number(users), null], ["of all who moved", percent(users / moved), null]];
+  const drawn = flows.filter(([from, to]) => from !== null || to !== null);
+  section.append(
+    html(
+      "div",
+      { class: "halves" },
+      figure(
+        title,
+        drawing(countChart({ title, starts, lines })),
+        html("div", { class: "under" }, legend(lines.map(({ label, colour }) => [label, colour]))),
+        asTable(title, [["Window"], ...lines.map(({ label }) => [label, true])], () =>
+          starts.map((_, i) => [windowName(starts, i), ...lines.map(({ values }) => number(values[i]))]),
+        ),
+      ),
+      moved
+        ? figure(
+            `${plural(moved, "move", "moves")} between segments in the last ${plural(windows, "window", "windows")}`,
+            drawing(flowChart(drawn, told)),
+            asTable("Moves between segments", [["From"], ["To"], ["Users", true]], () =>
+              flows.map(([from, to, users]) => [from ?? "All others", to ?? "All others", number(users)]),
+            ),
+          )
+        : null,
+    ),
+  );
 }
 
 function everyAlert(section) {
@@ -366,6 +406,7 @@ const PARTS = {
   "alerts-over-time": alertsOverTime,
   flow,
   trends,
+  segments,
   "every-alert": everyAlert,
   champions,
   rejects,

@@ -8,7 +8,9 @@ from pathlib import Path
 from random import Random
 
 import msgspec
+import pyarrow as pa
 
+from connectors.segment_files import FLOWS, FLOWS_FILE, PLACES, write_table
 from pipeline.events import (
     AlertKind,
     CategoryForecast,
@@ -20,6 +22,7 @@ from pipeline.events import (
     Reach,
     SourcePosition,
 )
+from pipeline.segments import DORMANT
 
 WEEKS = 52
 START = datetime(2017, 1, 2, tzinfo=UTC)
@@ -256,6 +259,16 @@ def forecasts():
     ]
 
 
+def segment_flows():
+    """Ten segments of about a hundred users, a tenth of whom go to the next one each week."""
+    names = [name.split("/")[0] for name in CATEGORIES[::3]]
+    for week in range(WEEKS):
+        for place, name in enumerate(names):
+            yield milliseconds(week), name, name, 90 + place
+            yield milliseconds(week), name, names[(place + 1) % len(names)], 10 + week % 3
+        yield milliseconds(week), PLACES[DORMANT], PLACES[DORMANT], 40
+
+
 def write_backtest(directory, users=6_000):
     """Write the files that a replay of a year leaves; `users` is the number of user alerts."""
     told = alerts(users)
@@ -305,6 +318,11 @@ def write_backtest(directory, users=6_000):
         ("rejects", list(rejects())),
     ):
         (directory / f"{name}.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(records))
+
+    columns = zip(*segment_flows(), strict=True)
+    write_table(
+        directory / FLOWS_FILE, pa.table(dict(zip(FLOWS.names, columns, strict=True)), schema=FLOWS)
+    )
 
 
 if __name__ == "__main__":

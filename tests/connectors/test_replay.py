@@ -67,6 +67,13 @@ def outcome(out):
         "alerts": (out / "alerts.jsonl").read_text(),
         "rejects": (out / "rejects.jsonl").read_text(),
         "rollups": (out / "rollups.jsonl").read_text(),
+        "forecasts": (out / "forecasts.jsonl").read_text(),
+        "interests": sorted(
+            pq.read_table(out / "interests").to_pylist(),
+            key=lambda row: (row["user_id"], row["time"]),
+        ),
+        "segments": pq.read_table(out / "segments.parquet").to_pylist(),
+        "flows": pq.read_table(out / "segment_flows.parquet").to_pylist(),
         "profiles": pq.read_table(out / "profiles.parquet").to_pylist(),
         "metrics": metrics,
         "checkpoints": sorted(p.name for p in checkpoints.glob("*"))
@@ -257,6 +264,28 @@ def test_bad_lines_are_rejected_with_line_and_reason_and_the_rest_goes_on(tmp_pa
     assert all(len(reject["record"]) <= 2100 for reject in rejects)
     summary = json.loads((out / "summary.json").read_text())
     assert (9, 2, 7) == (summary["events"], summary["applied"], summary["rejected"])
+
+
+def test_segments_and_an_audience_of_those_who_moved(tmp_path):
+    """Everyone goes from a, b, c to x, y, z: the flows say so, and a campaign can take who did."""
+    out, audience = tmp_path / "out", tmp_path / "audience.parquet"
+    driftline("replay", shop(tmp_path / "clicks.csv", weeks=8), "--no-learning", "--out", out)
+    shown = driftline("segments", "--out", out)
+    assert 0 == shown.returncode, shown.stderr
+    assert "largest flows in 4 windows" in shown.stdout
+    users = pq.read_table(out / "segments.parquet").to_pylist()
+    assert 30 == len(users)
+    assert sum(user["segment"] in "xyz" for user in users) > 20
+    asked = ("segments", "--out", out, "--to", audience, "--within", "42d", "--moved-into")
+    done = driftline(*asked, "x")
+    assert 0 == done.returncode, done.stderr
+    rows = pq.read_table(audience).to_pylist()
+    assert 20 < len(rows) <= 30
+    assert {"x"} == {row["category"] for row in rows}
+    assert all(row["share_after"] >= 2 * row["share_before"] + 0.05 for row in rows)
+    assert f"Wrote {audience}: {len(rows)} users moved into x" in done.stdout.replace("\n", " ")
+    assert 6 == driftline(*asked, "quux").returncode
+    assert 4 == driftline("segments", "--out", tmp_path / "nowhere").returncode
 
 
 def test_an_output_directory_that_cannot_be_written_is_named(tmp_path):

@@ -134,6 +134,8 @@ def test_every_section_is_drawn(year, browse):
     assert 52 == page.count("circle", "promoted") + page.count("path", "rejected")
     assert page.count("rect", "bar-part") > 150
     assert page.count("path", "band") > 50
+    assert 8 == page.count("path", "size")
+    assert "moves between segments in the last 4 windows" in page.text
     assert 12 == page.count("path", "spark")
     assert 12 == page.count("path", "spark-band")
     assert 12 == page.count("path", "spark-ahead")
@@ -201,7 +203,7 @@ def test_what_is_missing_is_said_kindly(tmp_path, browse):
     """Without learning, alerts, trends and rejects each section has a word instead of a chart."""
     (tmp_path / "summary.json").write_text('{"events": 0, "applied": 0, "late": 0}')
     page = browse(write_report(tmp_path))
-    assert 7 == page.count("div", "empty")
+    assert 8 == page.count("div", "empty")
     assert 1 == page.count("svg")
     assert "No model was trained" in page.text
 

@@ -175,6 +175,19 @@ def test_forecasts_are_drawn_as_shares_of_the_windows():
     assert [[0.25, 0.2, 0.4], [0.25, 0.2, 0.4]] == drawn["ahead"]
 
 
+def test_segments_have_sizes_and_recent_moves():
+    """Sizes add up over where users came from; who was new, dormant or stayed did not move."""
+    flows = [
+        (0, "(new)", "a", 5),
+        (0, "(new)", "b", 2),
+        *[(1, "a", "a", 3), (1, "a", "b", 2), (1, "b", "b", 1), (1, "b", "(dormant)", 1)],
+    ]
+    got = figures.segments(flows)
+    assert [["a", [5, 3]], ["b", [2, 3]]] == got["sizes"]
+    assert [["a", "b", 2, 2]] == got["flows"]
+    assert ([0, 1], 2) == (got["starts"], got["windows"])
+
+
 def test_an_alert_is_packed_into_a_row():
     """Texts become indices, times seconds, and only the newest evidence is kept."""
     evidence = [Evidence(time=60_000 + i, item_id="shoe", category="b") for i in range(8)]

@@ -1,0 +1,124 @@
+"""Users' interests over time, as a replay keeps them: Parquet files in a folder.
+
+A row is a user's strongest short-term interests at a time, at most one a user and
+`interests.profile_interval`. Each commit leaves a file named by the batches read until then, so
+that a resumed run drops what it will write again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.segments import TOP, Interests
+
+FOLDER = "interests"
+SCHEMA = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("time", pa.timestamp("ms", tz="UTC")),
+        (
+            "short_term",
+            pa.list_(pa.struct([("category", pa.string()), ("weight", pa.float64())])),
+        ),
+    ]
+)
+"""The columns of a file of the folder; interests are strongest first."""
+
+
+class InterestHistory:
+    """Takes profiles that are due, and writes them at each commit."""
+
+    def __init__(self, directory: Path, batches: int, name: Callable[[int], str]) -> None:
+        """Go on behind a commit after so many batches: what is newer is dropped."""
+        self._folder = directory / FOLDER
+        self._folder.mkdir(exist_ok=True)
+        self._name = name
+        self._rows: list[tuple[list[str], np.ndarray, np.ndarray, np.ndarray]] = []
+        for part in self._folder.iterdir():
+            if part.suffix != ".parquet" or int(part.stem) > batches:
+                part.unlink()
+
+    def add(self, profiles: Sequence[tuple[str, np.void]]) -> None:
+        """Take users and their states, as `Effects.profiles` has them."""
+        if profiles:
+            users = [user for user, _ in profiles]
+            states = np.array([state for _, state in profiles])
+            weights = states["slots"]["short"].astype(np.float64)
+            top = np.argsort(-weights, axis=1, kind="stable")[:, :TOP]
+            total = np.maximum(weights.sum(1, keepdims=True), 1e-300)
+            shares = np.round(np.take_along_axis(weights, top, 1) / total, 4)
+            symbols = np.take_along_axis(states["slots"]["category"], top, 1)
+            self._rows.append((users, states["time"], symbols, shares))
+
+    def flush(self, batches: int) -> None:
+        """Make what was taken durable, as the file of a commit after so many batches."""
+        if not self._rows:
+            return
+        users, times, symbols, shares = zip(*self._rows, strict=True)
+        category, share = np.concatenate(symbols), np.concatenate(shares)
+        kept = share > 0
+        present, place = np.unique(category[kept], return_inverse=True)
+        names = pa.array([self._name(number) for number in present.tolist()], pa.string())
+        interests = pa.StructArray.from_arrays(
+            [names.take(pa.array(place)), pa.array(share[kept])], ["category", "weight"]
+        )
+        offsets = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32)
+        table = pa.table(
+            {
+                "user_id": pa.array([user for batch in users for user in batch], pa.string()),
+                "time": pa.array(np.concatenate(times), pa.timestamp("ms", tz="UTC")),
+                "short_term": pa.ListArray.from_arrays(pa.array(offsets), interests),
+            },
+            schema=SCHEMA,
+        )
+        temporary = self._folder / f"{batches:09}.tmp"
+        with temporary.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._folder / f"{batches:09}.parquet")
+        self._rows.clear()
+
+
+def read_history(directory: Path) -> Interests:
+    """Read the interests that a replay left; there are none where it left none."""
+    parts = sorted((directory / FOLDER).glob("*.parquet"))
+    tables = [pq.read_table(part, schema=SCHEMA) for part in parts]
+    return interests_of(pa.concat_tables(tables) if tables else SCHEMA.empty_table())
+
+
+def interests_of(table: pa.Table) -> Interests:
+    """Turn rows of `SCHEMA` into arrays, in order of time."""
+    table = table.take(pc.sort_indices(table["time"])).combine_chunks()  # a stable sort
+    users = _encoded(table["user_id"])
+    lists = table["short_term"]
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    flat = pc.list_flatten(lists)
+    names = _encoded(pc.struct_field(flat, "category"))
+    category = np.zeros((len(table), TOP), np.int32)
+    share = np.zeros((len(table), TOP))
+    held = np.arange(TOP) < lengths[:, None]
+    category[held] = names.indices.to_numpy()
+    share[held] = pc.struct_field(flat, "weight").to_numpy()
+    return Interests(
+        users=users.dictionary.to_pylist(),
+        categories=names.dictionary.to_pylist(),
+        user=users.indices.to_numpy().astype(np.int32),
+        time=table["time"].cast(pa.int64()).to_numpy(),
+        category=category,
+        share=share,
+    )
+
+
+def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    encoded = pc.dictionary_encode(column)
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    return encoded
