@@ -101,10 +101,11 @@ def judge(detect: Detect, made: dict[str, Streams]) -> dict[str, float]:
     for kind in ("permuted", "visits", "untouched"):
         events = sum(len(rows) for rows in made[kind].rows)
         raised = sum(len(of) for of in found[kind].alarms)
-        figures[f"{kind} alarms per 1,000"] = 1000 * raised / events
+        told = "alarms" if kind == "untouched" else "false_alarms"
+        figures[f"{kind} {told} per 1,000"] = 1000 * raised / events
     figures["false discovery rate"] = _false_discoveries(found, made)
-    figures["ns per event"] = found["visits"].ns_per_event
-    figures["bytes per user"] = found["visits"].bytes_per_user
+    figures["event_ns"] = found["visits"].ns_per_event
+    figures["user_bytes"] = found["visits"].bytes_per_user
     return figures
 
 
@@ -148,6 +149,10 @@ def _false_discoveries(found: dict[str, Found], made: dict[str, Streams]) -> flo
     return float(false / max(false + true, 1))
 
 
+def _cell(values: np.ndarray) -> str:
+    return f"{values.mean():14.3f} ± {values.std():5.3f}" if len(values) else f"{'none':>22}"
+
+
 def main() -> None:
     """Print a table a data set: the mean over seeds, and its spread."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -161,17 +166,21 @@ def main() -> None:
     for name, path in chosen.items():
         clicks = concatenate([batch for batch, _ in read([path], Source())])
         runs = [measure(clicks, seed, arguments.peers) for seed in range(arguments.seeds)]
-        figures[name] = runs
+        figures[name] = {
+            detector: {
+                figure: [one[detector][figure] for one in runs] for figure in runs[0][detector]
+            }
+            for detector in runs[0]
+        }
         print(
             f"{name}: {arguments.seeds} seeds; promised: "
             f"{1000 / promise.events_per_false_alarm:g} false alarms per 1,000 events, "
             f"a false discovery rate of {promise.false_discovery_rate:g}"
         )
-        print(f"{'':26}" + "".join(f"{detector:>22}" for detector in runs[0]))
+        print(f"{'':30}" + "".join(f"{detector:>22}" for detector in runs[0]))
         for figure in runs[0]["driftline"]:
-            cells = [[one[detector][figure] for one in runs] for detector in runs[0]]
-            row = "".join(f"{np.nanmean(of):14.3f} ± {np.nanstd(of):5.3f}" for of in cells)
-            print(f"{figure:26}{row}")
+            cells = [np.array(found[figure]) for found in figures[name].values()]
+            print(f"{figure:30}" + "".join(_cell(of[np.isfinite(of)]) for of in cells))
     print(f"written to {save('drift', figures)}")
 
 

@@ -22,7 +22,7 @@ from pipeline.prior import Measured, Prior, Process, Threshold
 from pipeline.settings import Interests, Settings
 from pipeline.symbols import prefix
 
-CAPS = (12.0, 16.0, 24.0, 40.0)
+CAPS = (12.0, 16.0, 24.0, 40.0, 64.0)
 """Of what a visit can say; the one that finds most is taken."""
 MARGIN = 0.65
 """Of what is promised; the rest is for users who are unlike those measured."""
