@@ -1,4 +1,4 @@
-"""`driftline checkpoint`: what a replay's checkpoints are, and whether they are sound."""
+"""`driftline checkpoint`: what checkpoints are, whether they are sound, and going back to one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from connectors.run_error import RunError
-from learners.checkpoint import CheckpointError, load
+from learners.checkpoint import CheckpointError, load, roll_back
+from learners.signing import trusted, write_pair
+from pipeline.settings import Settings
 
 _out = Console()
 _err = Console(stderr=True)
@@ -40,18 +42,45 @@ def show_checkpoints(directory: Path) -> None:
     _out.print(table)
 
 
-def check_checkpoints(directory: Path) -> bool:
+def check_checkpoints(directory: Path, settings: Settings) -> bool:
     """Verify every checkpoint; say which are damaged and how."""
     sound = True
+    keys = trusted(settings.signing.trusted)
     for home in _checkpoint_homes(directory):
         try:
-            load(home)
+            signed = load(home, keys).manifest.key
         except CheckpointError as error:
             sound = False
-            _err.print(f"[red]damaged[/] {error}", highlight=False)
+            _err.print(f"[red]refused[/] {error}", highlight=False)
         else:
-            _out.print(f"[green]sound[/]   {home.name}", highlight=False)
+            note = f", signed by {signed}" if signed else ""
+            _out.print(f"[green]sound[/]   {home.name}{note}", highlight=False, soft_wrap=True)
     return sound
+
+
+def roll_back_champion(directory: Path, settings: Settings) -> tuple[str, str]:
+    """Put the champion's parent in its place, and say so; see `checkpoint.roll_back`."""
+    if not directory.is_dir():
+        raise RunError(f"{directory} does not exist: name a replay's directory with --out")
+    former, now = roll_back(directory, trusted(settings.signing.trusted))
+    _out.print(
+        f"{now} is champion again in place of {former}; the learner goes on from it with its next "
+        "window.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return former, now
+
+
+def make_keys(path: Path) -> None:
+    """Write a key pair, and say how it is used."""
+    public = write_pair(path)
+    _out.print(
+        f'Wrote {path} and {public}. In the settings of the learner: signing.key = "{path}"; '
+        f'of whoever loads: signing.trusted = ["{public}"].',
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _day(time: int) -> str:

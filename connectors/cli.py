@@ -47,6 +47,7 @@ _CODES = {
     "BusError": Exit.BUS,
     "CheckpointError": Exit.CORRUPT,
     "StateError": Exit.CORRUPT,
+    "KeyFileError": Exit.SETTINGS,
 }
 """By the names of the errors: importing their classes would take seconds."""
 
@@ -58,7 +59,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-checkpoints = typer.Typer(no_args_is_help=True, help="Look at the checkpoints of a replay.")
+checkpoints = typer.Typer(
+    no_args_is_help=True, help="Look at checkpoints, sign them, go back to one."
+)
 app.add_typer(checkpoints, name="checkpoint")
 commands.register(app)
 learner_commands.register(app)
@@ -258,12 +261,22 @@ def list_checkpoints(out: OutOption = Path("out")) -> None:
 
 
 @checkpoints.command("verify")
-def verify_checkpoints(out: OutOption = Path("out")) -> None:
-    """Check that every checkpoint is what its id says."""
+def verify_checkpoints(out: OutOption = Path("out"), settings: SettingsOption = None) -> None:
+    """Check that every checkpoint is what its id says, and signed by whom the settings trust."""
     from connectors.checkpoints import check_checkpoints
 
-    if not check_checkpoints(out / "checkpoints"):
+    if not check_checkpoints(out / "checkpoints", _settings(settings, [])):
         raise typer.Exit(Exit.CORRUPT)
+
+
+@checkpoints.command("keygen")
+def make_keys(
+    path: Annotated[Path, typer.Argument(help="The private key's file.")] = Path("driftline.key"),
+) -> None:
+    """Make an Ed25519 key pair to sign checkpoints with."""
+    from connectors.checkpoints import make_keys
+
+    make_keys(path)
 
 
 def _settings(

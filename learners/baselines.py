@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from learners.counts import Counts, Floats
-from learners.sequences import SESSION, Batch, Sequences, Vocabulary
+from learners.sequences import SESSION, Batch, Ints, Sequences, Vocabulary
+from learners.shares import Shares, collect
 from pipeline.settings import Learning
 
 _FADE = 10.0  # events over which the weight of a recent one falls by e
@@ -28,9 +29,10 @@ class Popularity:
         counts = self.counts[:items]
         return np.pad(counts, (0, items - len(counts)))
 
-    def scores(self, batch: Batch, items: int) -> Floats:
-        """Score the first `items` items: (b inputs) -> (b, items)."""
-        return np.broadcast_to(self.upto(items), (len(batch), items))
+    def ranks(self, targets: Ints, items: int) -> Ints:
+        """Rank targets (n,) among the first `items` items; ties count against them."""
+        counts = np.sort(self.upto(items))
+        return items - np.searchsorted(counts, self.upto(int(targets.max(initial=0)) + 1)[targets])
 
 
 class Markov:
@@ -42,15 +44,15 @@ class Markov:
     def learn(self, sequences: Sequences, factor: float) -> None:
         """Fade the counts by a factor, then count the pairs that end on fresh events."""
         later = sequences.targets()
-        self.counts.decay(factor)
         self.counts.add(
             sequences.items[later - 1], sequences.items[later], np.ones(len(later), np.float32)
         )
+        self.counts.settle(factor)
 
-    def scores(self, batch: Batch, items: int) -> Floats:
-        """Score the first `items` items: (b inputs) -> (b, items)."""
+    def scores(self, batch: Batch, items: int) -> Shares:
+        """Score the first `items` items for b inputs."""
         last = batch.items[np.arange(len(batch)), batch.lengths - 1][:, None]
-        return self.counts.scores(last, np.ones(last.shape, np.float32), items)
+        return self.counts.shares(last, np.ones(last.shape, np.float32), items)
 
 
 class Personal:
@@ -71,18 +73,22 @@ class Personal:
         )
         rows = np.repeat(rows, sequences.lengths)
         counted = sequences.fresh & (rows >= 0)
-        self.counts.decay(factor)
         self.counts.add(
             rows[counted], sequences.items[counted], np.ones(int(counted.sum()), np.float32)
         )
+        self.counts.settle(factor)
 
-    def scores(self, batch: Batch, items: int) -> Floats:
-        """Score the first `items` items: (b inputs) -> (b, items)."""
+    def scores(self, batch: Batch, items: int) -> Shares:
+        """Score the first `items` items for b inputs."""
         rows = np.array([self.users.get(owner) for owner in batch.owners], np.int64)[:, None]
-        scores = self.counts.scores(rows, np.ones(rows.shape, np.float32), items)
+        past = self.counts.shares(rows, np.ones(rows.shape, np.float32), items)
         row, place = np.nonzero(batch.fresh & (batch.items < items))
-        np.add.at(scores, (row, batch.items[row, place]), np.float32(1))
-        return scores
+        return collect(
+            np.concatenate([past.rows, row]),
+            np.concatenate([past.items, batch.items[row, place]]),
+            np.concatenate([past.values, np.ones(len(row), np.float32)]),
+            len(batch),
+        )
 
     def forget(self, user: str) -> None:
         """Erase a user."""
@@ -91,12 +97,9 @@ class Personal:
             self.counts.drop(row)
 
 
-def recent(batch: Batch, items: int) -> Floats:
-    """Score the input's own items, the newest most: (b inputs) -> (b, items)."""
+def recent(batch: Batch, items: int) -> Shares:
+    """Score the input's own items, the newest most, for b inputs."""
     age = batch.lengths[:, None] - 1 - np.arange(batch.items.shape[1])
     row, place = np.nonzero((age >= 0) & (batch.items < items))
-    scores = np.zeros((len(batch), items), np.float32)
-    np.add.at(
-        scores, (row, batch.items[row, place]), np.exp(-age[row, place] / _FADE).astype(np.float32)
-    )
-    return scores
+    weights = np.exp(-age[row, place] / _FADE).astype(np.float32)
+    return collect(row, batch.items[row, place], weights, len(batch))

@@ -70,5 +70,12 @@ class Buffer:
 
     def forget(self, owner: str) -> None:
         """Erase an owner's sequences."""
-        others = np.flatnonzero([name != owner for name in self.sequences.owners])
-        self.sequences, self.priority = self.sequences.take(others), self.priority[others]
+        self._keep(np.flatnonzero([name != owner for name in self.sequences.owners]))
+
+    def forget_window(self, start: int, end: int) -> None:
+        """Erase the sequences whose last event lies in start <= time < end."""
+        last = self.sequences.times[self.sequences.starts[1:] - 1]
+        self._keep(np.flatnonzero((last < start) | (last >= end)))
+
+    def _keep(self, rows: Ints) -> None:
+        self.sequences, self.priority = self.sequences.take(rows), self.priority[rows]

@@ -1,7 +1,7 @@
 """Checkpoints: weights, vocabulary and manifest, named by the hash of what they hold.
 
 A checkpoint is a directory `<id>` with model.safetensors, vocabulary.json and manifest.json.
-Nothing in it is ever executed on loading.
+Nothing in it is ever executed on loading. Where it is signed, the signature covers all of it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -18,9 +19,12 @@ from torch import Tensor
 from learners.gate import Decision
 from learners.metrics import Figures
 from learners.sequences import Catalogue
+from learners.signing import Signer, is_signed
 from pipeline.settings import Model
 
 FORMAT = 1
+_ROLLED_BACK = "rolled_back.json"
+_DIGITS = 16  # of a hash that make an id
 _MANIFEST, _WEIGHTS, _VOCABULARY = "manifest.json", "model.safetensors", "vocabulary.json"
 
 
@@ -49,7 +53,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a checkpoint is, where it comes from, and what was decided about it.
 
     `id` is the first 16 hexadecimal digits of the SHA-256 of the weights and of the manifest
-    itself without its id, so that neither can change without the id changing.
+    itself without id, key and signature, so that neither can change without the id changing. The
+    signature is of the whole hash.
     """
 
     id: str = ""
@@ -70,6 +75,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     decision: Decision
     reason: str
     format: int = FORMAT
+    key: str = ""
+    """The Ed25519 public key of who signed it, in hexadecimal digits; empty: nobody."""
+    signature: str = ""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,8 +96,10 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.decode(self.vocabulary, type=Names)
 
 
-def pack(manifest: Manifest, tensors: dict[str, Tensor], names: Names) -> Checkpoint:
-    """Make a checkpoint; id and hashes of the manifest are filled in here."""
+def pack(
+    manifest: Manifest, tensors: dict[str, Tensor], names: Names, signer: Signer | None = None
+) -> Checkpoint:
+    """Make a checkpoint; id, hashes and, with a signer, the signature are filled in here."""
     weights = safetensors.torch.save(
         {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     )
@@ -97,15 +107,25 @@ def pack(manifest: Manifest, tensors: dict[str, Tensor], names: Names) -> Checkp
     manifest = msgspec.structs.replace(
         manifest, weights_sha256=_hash(weights), vocabulary_sha256=_hash(vocabulary)
     )
-    manifest = msgspec.structs.replace(manifest, id=_id(manifest, weights))
+    digest = _digest(manifest, weights)
+    manifest = msgspec.structs.replace(manifest, id=digest[:_DIGITS])
+    if signer is not None:
+        manifest = msgspec.structs.replace(manifest, key=signer.key, signature=signer.sign(digest))
     return Checkpoint(manifest=manifest, weights=weights, vocabulary=vocabulary)
 
 
-def verify(checkpoint: Checkpoint, where: str) -> None:
-    """Check all hashes of a checkpoint.
+def verify(checkpoint: Checkpoint, where: str, trusted: Collection[str] = ()) -> None:
+    """Check all hashes of a checkpoint, and its signature.
+
+    Args:
+        checkpoint: as it was read.
+        where: it was read from, for the message.
+        trusted: public keys (see `signing.trusted`) one of which must have signed it; where there
+            are none, it need not be signed, but a signature that is there must be right.
 
     Raises:
-        CheckpointError: something differs from what the manifest says.
+        CheckpointError: something differs from what the manifest says, or it is not signed as it
+            should be.
     """
     manifest = checkpoint.manifest
     for name, content, told in (
@@ -117,11 +137,23 @@ def verify(checkpoint: Checkpoint, where: str) -> None:
                 f"{where}: {name} has the hash {_hash(content)}, its manifest says {told}; "
                 "the file is damaged: fetch the checkpoint again"
             )
-    if _id(manifest, checkpoint.weights) != manifest.id:
+    digest = _digest(manifest, checkpoint.weights)
+    if digest[:_DIGITS] != manifest.id:
         raise CheckpointError(
             f"{where}: {_MANIFEST} was changed: its content has the id "
-            f"{_id(manifest, checkpoint.weights)}, it says {manifest.id}; "
+            f"{digest[:_DIGITS]}, it says {manifest.id}; fetch the checkpoint again"
+        )
+    if (manifest.key or manifest.signature) and not is_signed(
+        digest, manifest.key, manifest.signature
+    ):
+        raise CheckpointError(
+            f"{where}: its signature is not of the key that it names, {manifest.key}; "
             "fetch the checkpoint again"
+        )
+    if trusted and manifest.key not in trusted:
+        raise CheckpointError(
+            f"{where}: it is signed by {manifest.key or 'nobody'}, which is none of the trusted "
+            "keys; if it should be trusted, name its public key in signing.trusted"
         )
 
 
@@ -145,28 +177,68 @@ def write(directory: Path, checkpoint: Checkpoint) -> Path:
     return home
 
 
-def load(home: Path) -> Checkpoint:
-    """Read a checkpoint and check it.
+def load(home: Path, trusted: Collection[str] = ()) -> Checkpoint:
+    """Read a checkpoint and check it; see `verify`.
 
     Raises:
-        CheckpointError: it is not there, not readable, or damaged.
+        CheckpointError: it is not there, not readable, damaged, or not signed as it should be.
     """
     try:
-        manifest = msgspec.json.decode((home / _MANIFEST).read_bytes(), type=Manifest)
+        text = (home / _MANIFEST).read_bytes()
+        manifest = msgspec.json.decode(text, type=Manifest)
         checkpoint = Checkpoint(
             manifest=manifest,
             weights=(home / _WEIGHTS).read_bytes(),
             vocabulary=(home / _VOCABULARY).read_bytes(),
         )
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{home} is no readable checkpoint: {error}") from None
-    verify(checkpoint, str(home))
+    if msgspec.json.encode(manifest) != text:
+        raise CheckpointError(
+            f"{home}: {_MANIFEST} was changed: it is not as it was written; "
+            "fetch the checkpoint again"
+        )
+    verify(checkpoint, str(home), trusted)
     return checkpoint
 
 
 def point(directory: Path, champion: str) -> None:
     """Name the champion among the checkpoints of a directory."""
     replace(directory / "champion", champion.encode())
+
+
+def champion(directory: Path) -> str | None:
+    """Return the champion's id as a directory of checkpoints names it."""
+    path = directory / "champion"
+    return path.read_text() if path.exists() else None
+
+
+def rolled_back(directory: Path) -> dict[str, str]:
+    """Return which checkpoint was put in the place of which."""
+    path = directory / _ROLLED_BACK
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
+
+
+def roll_back(directory: Path, trusted: Collection[str] = ()) -> tuple[str, str]:
+    """Put the champion's parent in its place, for good; a learner follows before its next window.
+
+    Returns:
+        The id of the former champion, and of the one that is champion now.
+
+    Raises:
+        CheckpointError: there is no champion, it has no parent, or one of them is damaged.
+    """
+    now = champion(directory)
+    if now is None:
+        raise CheckpointError(f"{directory} names no champion: nothing was promoted yet")
+    parent = load(directory / now, trusted).manifest.parent
+    if parent is None:
+        raise CheckpointError(f"{now} in {directory} is the first champion: it has no parent")
+    load(directory / parent, trusted)
+    hops = {**rolled_back(directory), now: parent}
+    replace(directory / _ROLLED_BACK, msgspec.json.encode(hops))
+    point(directory, parent)
+    return now, parent
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -197,6 +269,6 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _id(manifest: Manifest, weights: bytes) -> str:
-    anonymous = msgspec.structs.replace(manifest, id="")
-    return _hash(weights + msgspec.json.encode(anonymous, order="sorted"))[:16]
+def _digest(manifest: Manifest, weights: bytes) -> str:
+    anonymous = msgspec.structs.replace(manifest, id="", key="", signature="")
+    return _hash(weights + msgspec.json.encode(anonymous, order="sorted"))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from learners import checkpoint, evaluation, gate, persistence, state, training
-from learners.baselines import Markov, Personal, Popularity, recent
-from learners.blend import Blend
+from learners.baselines import Popularity
 from learners.buffer import Buffer
+from learners.ensemble import Ensemble, Exam, Standing, nothing
 from learners.ewc import Consolidation, fisher
 from learners.gate import Verdict
-from learners.metrics import MISS, Figures, figures
+from learners.metrics import Figures, figures
 from learners.model import SequenceModel
-from learners.neighbours import Neighbours
-from learners.report import Report
+from learners.report import Report, slices
+from learners.reproducible import reproducible
 from learners.sequences import (
     Batch,
     Catalogue,
@@ -35,20 +33,18 @@ from learners.sequences import (
     lessons,
     questions,
 )
+from learners.signing import Signer, trusted
 from learners.softmax import Sampler
 from learners.staleness import Stale, judge
 from pipeline.settings import Settings
 from pipeline.windows import Window
 
-BLENDED = ("model", "knn", "markov", "personal", "recent")
-_START = np.array([0.5, 0.3, 0.1, 0.3, 0.0])
 __all__ = ["Learner", "Report"]
 
-_COMPARED = (
-    "blend", "popularity", "markov", "knn", "personal", "cold_inclusive", "repeat_free"
-)  # fmt: skip
 _ANCHORS = 1024  # exemplars of the past that only the gate looks at
 _ANCHORED = 0.1  # of a window's sequences, offered as such
+_PRINTS = 200_000  # sequences known again
+_FEW = 256  # so many of them at most
 
 
 def _silent(_fraction: float, _text: str) -> None:
@@ -79,18 +75,17 @@ class Learner:
         learning = settings.learning
         self.settings = settings
         self.checkpoints = checkpoints
+        self.signer = Signer(Path(settings.signing.key)) if settings.signing.key else None
+        self.trusted = trusted(settings.signing.trusted)
         self.progress = progress
         self.device = torch.device(learning.device)
         self.catalogue = Catalogue()
         self.histories = Histories(learning.model.max_length)
-        self.popularity = Popularity()
-        self.markov = Markov(learning)
-        self.neighbours = Neighbours(learning)
-        self.personal = Personal(learning)
-        self.blend = Blend(_START)
+        self.ensemble = Ensemble(learning)
         self.replay = Buffer(learning.replay_capacity, learning.replay_policy, learning.half_life)
         self.anchors = Buffer(_ANCHORS, "fading", learning.half_life)
         self.consolidation = Consolidation()
+        self.prints: gate.Prints = np.zeros(0, np.uint64)
         self.hits: NDArray[np.bool_] = np.zeros(0, np.bool_)
         self.sources: dict[str, int] = {}
         self.until = 0
@@ -100,28 +95,43 @@ class Learner:
     def learn(self, window: Window) -> Report:
         """Evaluate on a window as the learner stands before it, then learn from it.
 
+        A window that the gate refuses as no record of interests leaves nothing but its report.
         The gate judges on the newest slice of the window, which no training has seen. What is
         replayed, and the Fisher information, come from windows whose challenger was promoted;
         the counts behind blend and baselines, and the past that the gate looks at, from all, so
         that a change that lasts is let through in the end.
         """
-        with _reproducible(self.device, self.settings.learning.threads):
+        with reproducible(self.device, self.settings.learning.threads):
+            self._follow()
             known = len(self.catalogue.items)
-            sequences = self._read(window)
-            standing = self._evaluate(sequences, known, window.start)
-            trained = self._train(sequences, window.start)
+            new, lasting = self._group(window)
+            refused = gate.refuse(new, self.prints, self.settings.learning)
+            if refused:
+                trained = _Trained(verdict=Verdict(decision="rejected", reason=refused))
+                return self._report(window, nothing(), trained, None)
+            self.prints = np.concatenate([self.prints, gate.prints(new)])[-_PRINTS:]
+            sequences = self._extend(new, lasting, window)
+            standing, absorbed = self._evaluate(sequences, known, window.start)
+            self._count(sequences, window, absorbed)
+            anchored = self._anchored(sequences, window.start)
+            taught = sequences.take(np.flatnonzero(~anchored))
+            trained = self._train(taught, window.start)
             packed = self._publish(trained, window)
-            self._remember(sequences, trained, window)
+            self._remember(taught, sequences.take(np.flatnonzero(anchored)), trained, window)
+        return self._report(window, standing, trained, packed)
+
+    def _report(
+        self, window: Window, standing: Standing, trained: _Trained, packed: str | None
+    ) -> Report:
         return Report(
             window_start=_iso(window.start),
             window_end=_iso(window.end),
             events=len(window.clicks),
             evaluated=standing.evaluated,
-            recall=standing.figures["model"].recall,
-            mrr=standing.figures["model"].mrr,
-            ndcg=standing.figures["model"].ndcg,
-            **{name: standing.figures[name] for name in _COMPARED},
+            **slices(standing),
             training_seconds=round(trained.seconds, 3),
+            buffer_bytes=self.replay.sequences.bytes,
+            counts_bytes=self.ensemble.bytes,
             decision=trained.verdict.decision,
             reason=trained.verdict.reason,
             checkpoint=packed,
@@ -135,13 +145,29 @@ class Learner:
         self.histories.past = self.histories.past.without(user)
         self.replay.forget(user)
         self.anchors.forget(user)
-        self.personal.forget(user)
+        self.ensemble.personal.forget(user)
 
-    def _read(self, window: Window) -> Sequences:
+    def _follow(self) -> None:
+        """Go back where the champion was rolled back; what its window left for replay goes too."""
+        if self.checkpoints is None:
+            return
+        hops = checkpoint.rolled_back(self.checkpoints)
+        while self.champion_id in hops:
+            gone = checkpoint.load(self.checkpoints / self.champion_id).manifest
+            self.replay.forget_window(gone.window_start, gone.window_end)
+            self.champion_id = hops[self.champion_id]
+            packed = checkpoint.load(self.checkpoints / self.champion_id, self.trusted)
+            model = SequenceModel.restore(packed.manifest.model, packed.tensors())
+            self.champion = model.to(self.device)
+
+    def _group(self, window: Window) -> tuple[Sequences, NDArray[np.bool_]]:
         items, types = self.catalogue.read(window.clicks)
+        return group(window.clicks, items, types, self.settings.learning.sequence)
+
+    def _extend(self, new: Sequences, lasting: NDArray[np.bool_], window: Window) -> Sequences:
+        """Put the window's sequences behind what is known of their owners."""
         learning = self.settings.learning
-        new, lasting = group(window.clicks, items, types, learning.sequence)
-        sequences = self.histories.extend(new, lasting)
+        sequences = self.histories.extend(new.tails(learning.most_events), lasting)
         self.histories.drop(window.end - learning.forget_after)
         if self.champion is not None:
             self._grow(self.champion, window.start)
@@ -155,32 +181,20 @@ class Learner:
             torch.Generator().manual_seed(self._seed(start, "rows")),
         )
 
-    def _evaluate(self, sequences: Sequences, known: int, start: int) -> _Standing:
+    def _evaluate(self, sequences: Sequences, known: int, start: int) -> tuple[Standing, int]:
+        """Return how all stand, and the time up to which the window was absorbed."""
         learning = self.settings.learning
-        targets = self._draw(sequences.targets(), learning.evaluate_at_most, start, "evaluation")
-        targets = targets if self.champion is not None else targets[:0]
-        met = targets[sequences.items[targets] < known]
-        if self.champion is None or not len(met):
-            nothing = figures(np.zeros(0, np.int64))
-            return _Standing(dict.fromkeys(("model", *_COMPARED), nothing), 0, self.hits[:0])
+        if self.champion is None or not len(sequences):
+            return nothing(), 0
         self.progress(0.0, "evaluating")
-        asked = questions(sequences, met, learning.model.max_length)
-        scorers = {
-            "model": evaluation.scorer(self.champion),
-            "knn": self.neighbours.scores,
-            "markov": self.markov.scores,
-            "personal": self.personal.scores,
-            "recent": recent,
-            "popularity": self.popularity.scores,
-        }
-        ranks = evaluation.compare(scorers, self.blend, BLENDED, asked, known)
-        self.blend.learn()
-        cold = np.full(len(targets) - len(met), MISS)
-        by_name = {name: figures(rank) for name, rank in ranks.items()}
-        by_name["cold_inclusive"] = figures(np.concatenate([ranks["model"], cold]))
-        by_name["repeat_free"] = figures(ranks["model"][~asked.repeats()])
-        in_order = np.argsort(sequences.times[met], kind="stable")
-        return _Standing(by_name, len(met), ranks["model"][in_order] <= 20)  # noqa: PLR2004 recall@20
+        exam = Exam.of(
+            sequences,
+            known,
+            length=learning.model.max_length,
+            most=learning.evaluate_at_most,
+            random=self._random(start, "evaluation"),
+        )
+        return self.ensemble.stand(self.champion, exam, sequences, known)
 
     def _train(self, sequences: Sequences, start: int) -> _Trained:
         began = time.perf_counter()
@@ -198,21 +212,24 @@ class Learner:
         newest = self._draw(targets[times >= cutoff], learning.gate_at_most, start, "gate")
         asked = questions(sequences, newest, length)
 
+        fresh = self.champion is None or learning.retrain
         challenger = self._challenger(start)
+        items = len(self.catalogue.items)
         wanted = round(learning.replay * len(new))
         replayed = self.replay.draw(wanted, self._random(start, "replay"))
         seen = older.counts(len(self.catalogue.items))
-        sampled = len(seen) > learning.full_softmax_up_to
+        sampler = None
+        if len(seen) > learning.full_softmax_up_to:
+            frequency = self.ensemble.popularity.upto(len(seen))
+            sampler = Sampler(frequency, learning.negatives, self.device)
         training.fit(
             challenger,
             training.Lessons(new=new, replayed=lessons(replayed, length) if replayed else None),
-            epochs=learning.first_epochs if self.champion is None else learning.epochs,
+            epochs=learning.first_epochs if fresh else learning.epochs,
             settings=learning,
-            sampler=Sampler(seen + self.popularity.upto(len(seen)), learning.negatives, self.device)
-            if sampled
-            else None,
+            sampler=sampler,
             seed=self._seed(start, "training"),
-            loss_on_held_out=lambda model: evaluation.held_out_loss(model, asked),
+            score_on_held_out=lambda model: figures(evaluation.rank(model, asked, items)).mrr,
             progress=self.progress,
             parent=self.champion if learning.distillation > 0 else None,
             consolidation=self.consolidation if learning.ewc > 0 else None,
@@ -221,7 +238,7 @@ class Learner:
         return self._gate(challenger, asked, older, began)
 
     def _challenger(self, start: int) -> SequenceModel:
-        if self.champion is not None:
+        if self.champion is not None and not self.settings.learning.retrain:
             return copy.deepcopy(self.champion)
         seed = torch.Generator().manual_seed(self._seed(start, "weights"))
         model = SequenceModel(self.settings.learning.model, seed).to(self.device)
@@ -234,13 +251,13 @@ class Learner:
         items = len(self.catalogue.items)
 
         def stand(model: SequenceModel, slice_: Batch) -> Figures:
-            return figures(evaluation.rank(evaluation.scorer(model), slice_, items))
+            return figures(evaluation.rank(model, slice_, items))
 
         newest = stand(challenger, asked)
         if self.champion is None:
             popularity = Popularity()
             popularity.learn(older, 1.0)
-            other = figures(evaluation.rank(popularity.scores, asked, items))
+            other = figures(popularity.ranks(evaluation.answers(asked), items))
             verdict, champion = gate.first(newest.mrr, other.mrr), None
         else:
             champion = stand(self.champion, asked)
@@ -285,6 +302,7 @@ class Learner:
             ),
             trained.challenger.state_dict(),
             checkpoint.Names.of(self.catalogue),
+            self.signer,
         )
         if self.checkpoints is not None:
             checkpoint.write(self.checkpoints, packed)
@@ -294,26 +312,32 @@ class Learner:
                 checkpoint.point(self.checkpoints, self.champion_id)
         return packed.manifest.id
 
-    def _remember(self, sequences: Sequences, trained: _Trained, window: Window) -> None:
-        learning = self.settings.learning
+    def _count(self, sequences: Sequences, window: Window, absorbed: int) -> None:
         passed = window.end - self.until if self.until else 0
-        factor = 0.5 ** (passed / learning.half_life)
-        for counting in (self.popularity, self.markov, self.neighbours, self.personal):
-            counting.learn(sequences, factor)
+        factor = 0.5 ** (passed / self.settings.learning.half_life)
+        self.ensemble.learn(sequences, absorbed, factor)
         self.until = window.end
-        random = self._random(window.start, "buffer")
-        exemplars = sequences.tails(learning.model.max_length + 1)
-        anchored = random.random(len(exemplars)) < _ANCHORED
-        frequency = self.popularity.counts
-        self.anchors.add(exemplars.take(np.flatnonzero(anchored)), frequency, random)
+
+    def _anchored(self, sequences: Sequences, start: int) -> NDArray[np.bool_]:
+        """Draw the sequences that only the gate will look at, (n,)."""
+        share = min(_ANCHORED, _FEW / max(1, len(sequences)))
+        return self._random(start, "anchors").random(len(sequences)) < share
+
+    def _remember(
+        self, taught: Sequences, anchored: Sequences, trained: _Trained, window: Window
+    ) -> None:
+        learning = self.settings.learning
+        frequency = self.ensemble.popularity.counts
+        length = learning.model.max_length + 1
+        self.anchors.add(anchored.tails(length), frequency, self._random(window.start, "past"))
         if self.champion is None or trained.verdict.decision != "promoted":
             return
-        self.replay.add(exemplars.take(np.flatnonzero(~anchored)), frequency, random)
+        self.replay.add(taught.tails(length), frequency, self._random(window.start, "buffer"))
         if learning.ewc > 0:
             drawn = self._draw(
-                sequences.targets(), learning.ewc_samples, window.start, "consolidation"
+                taught.targets(), learning.ewc_samples, window.start, "consolidation"
             )
-            asked = questions(sequences, drawn, learning.model.max_length)
+            asked = questions(taught, drawn, learning.model.max_length)
             seed = self._seed(window.start, "labels")
             self.consolidation.absorb(
                 fisher(self.champion, asked, seed), self.champion, learning.ewc_decay
@@ -361,15 +385,6 @@ class Learner:
         return learner
 
 
-@dataclass(frozen=True, slots=True)
-class _Standing:
-    """How the learner stood before a window."""
-
-    figures: dict[str, Figures]
-    evaluated: int
-    hits: NDArray[np.bool_]  # (evaluated,) of the model, by time
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Trained:
     """What came of training on a window."""
@@ -379,20 +394,6 @@ class _Trained:
     metrics: Figures | None = None
     champion_metrics: Figures | None = None
     seconds: float = 0.0
-
-
-@contextmanager
-def _reproducible(device: torch.device, threads: int) -> Iterator[None]:
-    """Keep to deterministic algorithms and leave torch's own state as it was."""
-    before, threads_before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(device.type == "cpu" or before)
-    try:
-        with torch.random.fork_rng([] if device.type == "cpu" else [device]):
-            yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        torch.set_num_threads(threads_before)
 
 
 def _iso(milliseconds: int) -> str:

@@ -10,10 +10,12 @@ samples are batched.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from learners.model import SequenceModel, TensorBatch
@@ -21,7 +23,7 @@ from learners.sequences import Batch
 
 Diagonal = dict[str, Tensor]
 
-_CHUNK = 32
+_CHUNK = 8
 
 
 def fisher(model: SequenceModel, questions: Batch, seed: int, *, chunk: int = _CHUNK) -> Diagonal:
@@ -34,78 +36,55 @@ def fisher(model: SequenceModel, questions: Batch, seed: int, *, chunk: int = _C
         model: switched to evaluation.
         questions: n inputs with one target each; the targets are not looked at.
         seed: of the labels.
-        chunk: how many samples are held in memory at once.
+        chunk: how many samples are held in memory at once, each with a gradient of every weight.
     """
     model.eval()
-    device = model.items.device
     generator = torch.Generator().manual_seed(seed)
     draws = torch.rand(len(questions), generator=generator, dtype=torch.float64)
-    sums = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+    sums = {name: torch.zeros_like(value) for name, value in weights.items()}
+    gradients = vmap(grad(partial(_surprise, model)), in_dims=(None, 0, 0, 0, 0, 0))
     for begin in range(0, len(questions), chunk):
         rows = torch.arange(begin, min(begin + chunk, len(questions)))
-        _add(
-            model,
-            TensorBatch.of(questions.take(rows.numpy()), device),
-            draws[rows].to(device),
-            sums,
-        )
+        batch = TensorBatch.of(questions.take(rows.numpy()), model.device)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            shares = torch.softmax(model(batch) @ model.table().T, dim=1).double()
+            labels = torch.searchsorted(shares.cumsum(1), draws[rows, None].to(model.device))
+            labels = labels[:, 0].clamp(max=len(model.items) - 1)
+            inputs = (batch.items, batch.types, batch.gaps, batch.asked.float())
+            for name, value in gradients(weights, labels, *inputs).items():
+                sums[name] += value.square().sum(0)
     return {name: value / max(1, len(questions)) for name, value in sums.items()}
 
 
-def _add(model: SequenceModel, batch: TensorBatch, draws: Tensor, sums: Diagonal) -> None:
-    body = {name: value.detach() for name, value in model.body.named_parameters()}
-
-    def pulled(weights: Diagonal, x: Tensor, asked: Tensor, cotangent: Tensor) -> Tensor:
-        hidden: Tensor = functional_call(model.body, weights, (x[None],))[0]  # (l, d)
-        return (hidden * asked[:, None]).sum(0) @ cotangent
-
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        table = model.table()  # (items, d)
-        x = model.embed(batch)  # (n, l, d)
-        hidden = model.body(x)[batch.asked]  # (n, d)
-        error = torch.softmax(hidden @ table.T, dim=1)  # (n, items), soon p - onehot(label)
-        labels = torch.searchsorted(error.double().cumsum(1), draws[:, None])
-        labels = labels.clamp(max=len(table) - 1)
-        error.scatter_add_(1, labels, -torch.ones_like(labels, dtype=error.dtype))
-        gradients, inputs = vmap(grad(pulled, argnums=(0, 1)), in_dims=(None, 0, 0, 0))(
-            body, x, batch.asked.to(x.dtype), error @ table
-        )
-        for name, value in gradients.items():
-            sums[f"body.{name}"] += value.square().sum(0)
-        by_category = error.new_zeros(len(error), len(model.categories))
-        by_category.index_add_(1, model.category, error)
-        places = torch.arange(x.shape[1], device=x.device).expand(batch.items.shape)
-        sums["items"] += _tied(batch.items, inputs, error, hidden, len(model.items))
-        sums["categories"] += _tied(
-            model.category[batch.items], inputs, by_category, hidden, len(model.categories)
-        )
-        for name, rows in (("types", batch.types), ("gaps", batch.gaps), ("positions", places)):
-            none = error.new_zeros(len(error), len(sums[name]))
-            sums[name] += _tied(rows, inputs, none, hidden, len(sums[name]))
+def _surprise(  # noqa: PLR0917  # vmap takes arguments in order
+    model: SequenceModel,
+    weights: Diagonal,
+    label: Tensor,
+    items: Tensor,
+    types: Tensor,
+    gaps: Tensor,
+    asked: Tensor,
+) -> Tensor:
+    """Return minus the log-likelihood of a label, (), after one input of columns (l,)."""
+    states, table = functional_call(
+        _Both(model),
+        {f"model.{name}": value for name, value in weights.items()},
+        (items, types, gaps),
+    )
+    return functional.cross_entropy(table @ (states * asked[:, None]).sum(0), label)
 
 
-def _tied(rows: Tensor, inputs: Tensor, error: Tensor, hidden: Tensor, size: int) -> Tensor:
-    """Sum squared gradients of an embedding that is read at the input and at the output.
+class _Both(nn.Module):
+    """States of one input and the table of all items in one call, as `functional_call` wants."""
 
-    A sample's gradient of row r is error[r] * hidden + the sum of `inputs` where r was read.
-    Squared: the first term alone is a product of two matrices, and what the second term adds is
-    confined to the few rows that were read, so no (n, size, d) tensor is ever made.
+    def __init__(self, model: SequenceModel) -> None:
+        super().__init__()
+        self.model = model
 
-    Args:
-        rows: (n, l) the row read at each place.
-        inputs: (n, l, d) gradients of what was read.
-        error: (n, size) gradients of the logits.
-        hidden: (n, d).
-        size: how many rows there are.
-    """
-    n, _, d = inputs.shape
-    sample = torch.arange(n, device=rows.device)[:, None]
-    keys, inverse = torch.unique(sample * size + rows, return_inverse=True)
-    read = inputs.new_zeros(len(keys), d).index_add_(0, inverse.flatten(), inputs.flatten(0, 1))
-    sample, row = keys // size, keys % size
-    cross = 2 * error[sample, row][:, None] * hidden[sample] * read
-    total = error.square().T @ hidden.square()  # (size, d)
-    return total.index_add_(0, row, cross + read.square())
+    def forward(self, items: Tensor, types: Tensor, gaps: Tensor) -> tuple[Tensor, Tensor]:
+        """Columns (l,) -> (l, d), (items, d)."""
+        return self.model.states(items[None], types[None], gaps[None])[0], self.model.table()
 
 
 @dataclass(slots=True)

@@ -1,14 +1,28 @@
-"""Promotion: a challenger is published only when it holds up against the champion."""
+"""Promotion: a challenger is published only when it holds up against the champion.
+
+Before that, a window that is no record of interests is refused: one that a single user floods
+with a single item, and one that repeats what came before word by word.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
+from learners.sequences import Sequences
 from pipeline.settings import Learning
 
 Decision = Literal["promoted", "rejected", "none"]
+
+
+Prints = NDArray[np.uint64]
+
+_LEAST = 3  # events of a sequence that is not repeated by chance
+_ENOUGH = 20  # such sequences in a window that is judged
+_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd: its powers do not die out
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,3 +68,42 @@ def judge(
     if past is not None:
         told += f"; on the past {past[0]:.4f}, of the champion {past[1]:.4f}"
     return Verdict(decision="promoted", reason=told)
+
+
+def prints(sequences: Sequences) -> Prints:
+    """Return a hash of the items, in order, of each sequence of some length."""
+    with np.errstate(over="ignore"):
+        powers = np.multiply.accumulate(
+            np.full(int(sequences.lengths.max(initial=0)), _BASE, np.uint64)
+        )
+        mixed = (sequences.items.astype(np.uint64) + np.uint64(1)) * powers[sequences.index]
+    sums = np.add.reduceat(mixed, sequences.starts[:-1]) if len(sequences) else mixed
+    return sums[sequences.lengths >= _LEAST]
+
+
+def refuse(sequences: Sequences, former: Prints, settings: Learning) -> str:
+    """Say why a window must not be learnt from; empty where it may.
+
+    Args:
+        sequences: of the window alone.
+        former: the prints of windows before.
+        settings: the shares that are allowed.
+    """
+    owners = np.repeat(np.arange(len(sequences)), sequences.lengths)
+    pairs, counts = np.unique(owners << 32 | sequences.items, return_counts=True)
+    if len(pairs) > _ENOUGH:
+        share = counts.max() / len(owners)
+        if share > settings.gate_flood:
+            return (
+                f"flooded: {counts.max():,} of {len(owners):,} events are one user's of one item, "
+                f"more than {settings.gate_flood:.0%}"
+            )
+    own = prints(sequences)
+    if len(own) > _ENOUGH:
+        copies = np.isin(own, former).mean()
+        if copies > settings.gate_copies:
+            return (
+                f"repeated: {copies:.0%} of the sequences of {_LEAST} events or more were in an "
+                f"earlier window word by word, more than {settings.gate_copies:.0%}"
+            )
+    return ""

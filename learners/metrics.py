@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 MISS = np.iinfo(np.int64).max
 """The rank of a target that was not among the candidates."""
 
+CUT = 20
+"""The last rank that counts as a hit."""
+
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Means over targets, each 0 to 1; 0 where there was no target."""
@@ -39,7 +42,7 @@ def figures(rank: NDArray[np.int64]) -> Figures:
         return Figures(recall=0.0, mrr=0.0, ndcg=0.0)
     rank = rank.astype(np.float64)
     return Figures(
-        recall=float(np.mean(rank <= 20)),  # noqa: PLR2004 the metric's name
-        mrr=float(np.mean(np.where(rank <= 20, 1 / rank, 0))),  # noqa: PLR2004 the metric's name
-        ndcg=float(np.mean(np.where(rank <= 10, 1 / np.log2(1 + rank), 0))),  # noqa: PLR2004 same
+        recall=float(np.mean(rank <= CUT)),
+        mrr=float(np.mean(np.where(rank <= CUT, 1 / rank, 0))),
+        ndcg=float(np.mean(np.where(rank <= 10, 1 / np.log2(1 + rank), 0))),  # noqa: PLR2004 the metric's name
     )

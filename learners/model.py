@@ -3,10 +3,18 @@
 After SASRec (Kang and McAuley, 2018, "Self-Attentive Sequential Recommendation") with pre-norm
 blocks and softmax cross-entropy in place of the binary loss (Klenitskiy and Vasilev, 2023,
 "Turning Dross Into Gold Loss: is BERT4Rec really better than SASRec?").
+
+Under "state" an item scores by its product with the Transformer's state. Under "mean" what is said
+after an event is a mean of the items up to it, weighed by the Transformer, so that inputs and
+outputs lie in one space, and scores are cosines (Hou et al., 2022, "CORE: Simple and Effective
+Session-based Recommendation within Consistent Representation Space"): stronger on short sessions
+around one purpose. A mean cannot say that b follows a but a does not follow b; under "sum" the
+state is added to it, which can.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +25,7 @@ from learners.sequences import GAPS, Batch
 from pipeline.settings import Model
 
 _SPREAD = 0.02  # of initial weights
+_SCALE = 14.0  # of cosines, at first
 
 
 class Block(nn.Module):
@@ -46,30 +55,43 @@ class Block(nn.Module):
 
 
 class Body(nn.Module):
-    """The blocks between embeddings and output: (b, l, d) -> (b, l, d)."""
+    """The blocks, and what becomes of their output."""
 
     def __init__(self, settings: Model) -> None:
         super().__init__()
         self.dropout = settings.dropout
+        self.output = settings.output
         self.blocks = nn.ModuleList(
             Block(settings.dim, settings.heads, settings.dropout) for _ in range(settings.blocks)
         )
         self.norm = nn.LayerNorm(settings.dim)
+        self.weighing = nn.Linear(settings.dim, 2 * settings.dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, l, d) -> (b, l, d)."""
+    def forward(self, x: Tensor, items: Tensor) -> Tensor:
+        """Embedded events and items, both (b, l, d) -> what is known after each (b, l, d)."""
         x = functional.dropout(x, self.dropout, self.training)
         for block in self.blocks:
             x = block(x)
-        hidden: Tensor = self.norm(x)
-        return hidden
+        x = self.norm(x)
+        if self.output == "state":
+            return x
+        query, key = self.weighing(x).chunk(2, dim=-1)
+        said = functional.scaled_dot_product_attention(
+            query[:, None], key[:, None], items[:, None], is_causal=True
+        )[:, 0]
+        if self.output == "sum":
+            own = functional.dropout(x, self.dropout, self.training)
+            said = said + own / math.sqrt(x.shape[-1])
+        return functional.normalize(said, dim=-1)
 
 
 class SequenceModel(nn.Module):
     """Scores of the next item after each event of a sequence.
 
     An item stands for itself plus its category, in and out (the output embedding is tied), so an
-    item that is new already lies where its category lies.
+    item that is new already lies where its category lies; category 0 stands for none and adds
+    nothing. Where scores are cosines only the direction counts: rows grow as they are trained, so
+    that old ones turn ever more slowly, and new ones quickly.
     """
 
     category: Tensor
@@ -86,12 +108,20 @@ class SequenceModel(nn.Module):
         self.types = nn.Parameter(torch.zeros(0, d))
         self.gaps = nn.Parameter(torch.zeros(GAPS, d))
         self.positions = nn.Parameter(torch.zeros(settings.max_length, d))
+        self.item_dropout = settings.item_dropout
+        self.cosine = settings.output != "state"
+        self.scale = nn.Parameter(torch.tensor([math.log(_SCALE)]))  # log of it
         self.body = Body(settings)
         self.register_buffer("category", torch.zeros(0, dtype=torch.long))  # (items,)
         for name, parameter in self.named_parameters():
-            if "norm" not in name:
+            if "norm" not in name and name != "scale":
                 spread = 0.0 if name.endswith("bias") else _SPREAD
                 nn.init.normal_(parameter, 0.0, spread, generator=generator)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.items.device
 
     @classmethod
     def restore(cls, settings: Model, tensors: dict[str, Tensor]) -> SequenceModel:
@@ -129,31 +159,42 @@ class SequenceModel(nn.Module):
                 rows = getattr(self, table).detach()
                 blank = rows.new_zeros(size - len(rows), rows.shape[1])
                 setattr(self, table, _with_rows(rows, blank, generator))
+            self.categories[0] = 0
             self.category = category.clone()
 
+    def _embedded(self, own: Tensor, category: Tensor) -> Tensor:
+        whole = own + functional.embedding(category, self.categories, padding_idx=0)
+        return functional.normalize(whole, dim=-1) if self.cosine else whole
+
+    def _of(self, ids: Tensor) -> Tensor:
+        return self._embedded(functional.embedding(ids, self.items), self.category[ids])
+
+    def _scaled(self, rows: Tensor) -> Tensor:
+        return rows * self.scale.exp() if self.cosine else rows
+
     def rows(self, ids: Tensor) -> Tensor:
-        """Return the embeddings of items: (...) -> (..., d)."""
-        return functional.embedding(ids, self.items) + functional.embedding(
-            self.category[ids], self.categories
-        )
+        """Return the output embeddings of items: (...) -> (..., d)."""
+        return self._scaled(self._of(ids))
 
     def table(self) -> Tensor:
-        """Return the embeddings of all items: (items, d)."""
-        return self.items + self.categories[self.category]
+        """Return the output embeddings of all items: (items, d)."""
+        return self._scaled(self._embedded(self.items, self.category))
 
-    def embed(self, batch: TensorBatch) -> Tensor:
-        """Return the sum of an event's embeddings: (b, l, d)."""
-        return (
-            self.rows(batch.items)
-            + functional.embedding(batch.types, self.types)
-            + functional.embedding(batch.gaps, self.gaps)
-            + self.positions[: batch.items.shape[1]]
+    def states(self, items: Tensor, types: Tensor, gaps: Tensor) -> Tensor:
+        """Return what the model knows after each event: (b, l) each -> (b, l, d)."""
+        own = functional.dropout(self._of(items), self.item_dropout, self.training)
+        x = (
+            own * (math.sqrt(own.shape[-1]) if self.cosine else 1.0)
+            + functional.embedding(types, self.types)
+            + functional.embedding(gaps, self.gaps)
+            + self.positions[: items.shape[1]]
         )
+        states: Tensor = self.body(x, own)
+        return states
 
     def forward(self, batch: TensorBatch) -> Tensor:
         """Return what the model knows after each event asked about: (targets, d), by row."""
-        hidden: Tensor = self.body(self.embed(batch))
-        return hidden[batch.asked]
+        return self.states(batch.items, batch.types, batch.gaps)[batch.asked]
 
 
 @dataclass(frozen=True, slots=True)

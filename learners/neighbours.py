@@ -11,32 +11,30 @@ score too: here with the probability, measured by age, that an item comes again.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from learners.counts import Counts, Floats
-from learners.sequences import Batch, Sequences
+from learners.counts import Counts
+from learners.sequences import Batch, Ints, Sequences
+from learners.shares import Shares, collect
 from pipeline.settings import Learning
 
 _REACH = 20  # events back that a pair may span
-_SPAN = 3.0  # events over which a pair's weight falls by e
-_FOCUS = 3.0  # events over which an input event's weight falls by e
-_BACKWARD = 0.2  # of a pair taken against its order
-_RARITY = 0.5  # an input event weighs its item's count to the power of minus this
 
 
 class Neighbours:
     """Scores items by what was seen around the items of the input, the newest weighing most."""
 
     def __init__(self, settings: Learning) -> None:
+        self.settings = settings.knn
         self.counts = Counts(settings.neighbours)
         self.seen = np.zeros(0, np.float32)  # (items,)
         self.again = np.zeros((2, _REACH))  # by age: targets equal to the item, and all targets
 
-    def learn(self, sequences: Sequences, factor: float) -> None:
-        """Fade what was learnt by a factor, then count the pairs that end on fresh events."""
+    def absorb(self, sequences: Sequences) -> None:
+        """Count the pairs that end on fresh events; they count at once."""
         seen = sequences.counts(len(self.seen))
-        seen[: len(self.seen)] += np.float32(factor) * self.seen
+        seen[: len(self.seen)] += self.seen
         self.seen = seen
-        self.again *= factor
         index = sequences.index
         found = np.zeros(len(index), np.bool_)
         before, after, weights = [], [], []
@@ -49,26 +47,42 @@ class Neighbours:
             later = later[~same]
             before.append(sequences.items[later - lag])
             after.append(sequences.items[later])
-            weights.append(np.full(len(later), np.exp(-(lag - 1) / _SPAN), np.float32))
+            weights.append(np.full(len(later), np.exp(-(lag - 1) / self.settings.span), np.float32))
         rows, columns = np.concatenate(before), np.concatenate(after)
         weight = np.concatenate(weights)
-        self.counts.decay(factor)
         self.counts.add(
             np.concatenate([rows, columns]),
             np.concatenate([columns, rows]),
-            np.concatenate([weight, weight * np.float32(_BACKWARD)]),
+            np.concatenate([weight, weight * np.float32(self.settings.backward)]),
         )
 
-    def scores(self, batch: Batch, items: int) -> Floats:
-        """Return estimated shares of the first `items` items: (b inputs) -> (b, items)."""
+    def settle(self, factor: float) -> None:
+        """End a window: what it added is from now on the past, which fades by a factor a window."""
+        self.counts.settle(factor)
+        self.seen *= np.float32(factor)
+        self.again *= factor
+
+    def met(self, items: Ints) -> NDArray[np.bool_]:
+        """Tell which items (n,) were ever seen."""
+        seen = np.append(self.seen, np.float32(0))
+        found: NDArray[np.bool_] = seen[np.minimum(items, len(self.seen))] > 0
+        return found
+
+    def scores(self, batch: Batch, items: int) -> Shares:
+        """Return estimated shares of the first `items` items for b inputs."""
         age = batch.lengths[:, None] - 1 - np.arange(batch.items.shape[1])
         seen = np.append(self.seen, np.float32(0))[np.minimum(batch.items, len(self.seen))]
-        weights = np.where(age >= 0, np.exp(-age / _FOCUS) / (seen + 1) ** _RARITY, 0)
-        scores = self.counts.scores(batch.items, weights.astype(np.float32), items)
+        weights = np.where(
+            age >= 0, np.exp(-age / self.settings.focus) / (seen + 1) ** self.settings.rarity, 0
+        )
+        around = self.counts.shares(batch.items, weights.astype(np.float32), items).normalised()
         again = self.again[0] / np.maximum(self.again[1], 1)  # (reach,)
-        other = (1 - again.sum()) / np.maximum(scores.sum(axis=1, keepdims=True), 1e-9)
-        scores *= other.astype(np.float32)
         row, place = np.nonzero((age >= 0) & (age < _REACH) & (batch.items < items))
-        shares = again[age[row, place]].astype(np.float32)
-        np.add.at(scores, (row, batch.items[row, place]), shares)
-        return scores
+        return collect(
+            np.concatenate([around.rows, row]),
+            np.concatenate([around.items, batch.items[row, place]]),
+            np.concatenate(
+                [around.values * (1 - again.sum()), again[age[row, place]] + 1e-9]
+            ).astype(np.float32),
+            len(batch),
+        )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from learners.ewc import Consolidation
@@ -15,11 +17,12 @@ if TYPE_CHECKING:
     from learners.continual import Learner
 
 _ARRAYS = (
-    "popularity.counts",
-    "neighbours.seen",
-    "neighbours.again",
-    "blend.weights",
-    "blend.curvature",
+    "ensemble.popularity.counts",
+    "ensemble.neighbours.seen",
+    "ensemble.neighbours.again",
+    "ensemble.blend.weights",
+    "ensemble.blend.learnt",
+    "ensemble.blend.curvature",
     "replay.priority",
     "anchors.priority",
 )
@@ -35,18 +38,18 @@ def collect(learner: Learner) -> State:
         "items": learner.catalogue.items.names,
         "categories": learner.catalogue.categories.names,
         "types": learner.catalogue.types.names,
-        "users": learner.personal.users.names,
+        "users": learner.ensemble.personal.users.names,
         "sources": learner.sources,
         "until": learner.until,
         "champion": learner.champion_id,
     }
     state.put("category", learner.catalogue.category)
     state.put("hits", learner.hits)
+    state.put("prints", learner.prints.view(np.int64))
     for name in _ARRAYS:
-        owner, field = name.split(".")
-        state.put(name, getattr(getattr(learner, owner), field))
+        state.put(name, attrgetter(name)(learner))
     for name in _COUNTED:
-        state.put_counts(name, getattr(learner, name).counts)
+        state.put_counts(name, getattr(learner.ensemble, name).counts)
     for name in _BUFFERS:
         state.put_sequences(name, getattr(learner, name).sequences)
     state.put_sequences("histories", learner.histories.past)
@@ -72,16 +75,17 @@ def restore(learner: Learner, state: State, where: str) -> None:
     learner.catalogue = Catalogue(
         texts["items"], texts["categories"], texts["types"], state.array("category")
     )
-    learner.personal.users = Vocabulary(texts["users"])
+    learner.ensemble.personal.users = Vocabulary(texts["users"])
     learner.sources, learner.until = texts["sources"], texts["until"]
     learner.champion_id = texts["champion"]
     learner.hits = state.array("hits")
+    learner.prints = state.array("prints").view(np.uint64)
     learning = learner.settings.learning
     for name in _ARRAYS:
-        owner, field = name.split(".")
-        setattr(getattr(learner, owner), field, state.array(name))
+        owner, _, field = name.rpartition(".")
+        setattr(attrgetter(owner)(learner), field, state.array(name))
     for name in _COUNTED:
-        getattr(learner, name).counts = state.counts(name, learning.neighbours)
+        getattr(learner.ensemble, name).counts = state.counts(name, learning.neighbours)
     for name in _BUFFERS:
         getattr(learner, name).sequences = state.sequences(name)
     learner.histories.past = state.sequences("histories")

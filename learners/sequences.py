@@ -109,6 +109,12 @@ class Sequences:
         return np.diff(self.starts)
 
     @property
+    def bytes(self) -> int:
+        """Memory taken by the events."""
+        columns = (self.starts, self.items, self.types, self.times, self.fresh)
+        return sum(column.nbytes for column in columns)
+
+    @property
     def index(self) -> Ints:
         """The place of each event in its sequence, (t,)."""
         return np.arange(len(self.items)) - np.repeat(self.starts[:-1], self.lengths)

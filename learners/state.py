@@ -60,14 +60,15 @@ class State:
         }
 
     def put_counts(self, name: str, counts: Counts) -> None:
-        """Put in counts."""
-        self.put(f"{name}.keys", counts.keys)
-        self.put(f"{name}.values", counts.values)
+        """Put in counts that are settled."""
+        self.put(f"{name}.keys", counts.settled.keys)
+        self.put(f"{name}.values", counts.settled.values)
 
     def counts(self, name: str, width: int) -> Counts:
         """Take out counts."""
         counts = Counts(width)
-        counts.keys, counts.values = self.array(f"{name}.keys"), self.array(f"{name}.values")
+        counts.settled.keys = self.array(f"{name}.keys")
+        counts.settled.values = self.array(f"{name}.values")
         return counts
 
     def put_sequences(self, name: str, sequences: Sequences) -> None:

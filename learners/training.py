@@ -1,4 +1,4 @@
-"""The training loop: inputs in shuffled batches, early stopping on a held-out slice."""
+"""The training loop: inputs in shuffled batches, judged on a held-out slice."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from learners.softmax import Sampler, cross_entropy
 from pipeline.settings import Learning
 
 Progress = Callable[[float, str], None]
+
+_BETAS = (0.9, 0.98)  # of Adam: steps are few
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,7 +44,14 @@ def batches(rows: Batch, size: int, random: np.random.Generator) -> Iterator[Int
 
 def optimiser_of(model: SequenceModel, settings: Learning) -> torch.optim.Optimizer:
     """Return Adam over all of a model's weights."""
-    return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+    rate = settings.learning_rate
+    return torch.optim.Adam(model.parameters(), lr=rate, betas=_BETAS, fused=True)
+
+
+def rate_at(step: int, steps: int) -> float:
+    """Return the share of the learning rate at a step: up over the first tenth, down to none."""
+    warm = max(1, steps // 10)
+    return min((step + 1) / warm, (steps - step) / max(1, steps - warm), 1.0)
 
 
 def step(
@@ -92,25 +101,27 @@ def fit(
     settings: Learning,
     sampler: Sampler | None,
     seed: int,
-    loss_on_held_out: Callable[[SequenceModel], float],
+    score_on_held_out: Callable[[SequenceModel], float],
     progress: Progress,
     parent: SequenceModel | None = None,
     consolidation: Consolidation | None = None,
 ) -> int:
     """Train a model in place; keep the epoch that did best on the held-out slice.
 
-    Returns the epochs that were kept. Stops at the first epoch that does worse than the best.
+    Returns the epochs that were kept.
     """
-    device = model.items.device
+    device = model.device
     torch.manual_seed(seed)  # of dropout
     random = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     optimiser = optimiser_of(model, settings)
-    best, kept, weights = float("inf"), 0, model.state_dict()
+    steps = epochs * -(-len(lessons.rows) // settings.batch)
+    best, kept, weights, taken = 0.0, 0, model.state_dict(), 0
     for epoch in range(epochs):
-        done = 0
         model.train()
         for chosen in batches(lessons.rows, settings.batch, random):
+            for group in optimiser.param_groups:
+                group["lr"] = settings.learning_rate * rate_at(taken, steps)
             step(
                 model,
                 optimiser,
@@ -122,13 +133,12 @@ def fit(
                 parent=parent,
                 consolidation=consolidation,
             )
-            done += len(chosen)
-            progress((epoch + done / len(lessons.rows)) / epochs, "training")
+            taken += 1
+            progress(taken / steps, "training")
         model.eval()
-        loss = loss_on_held_out(model)
-        if loss >= best:
-            break
-        best, kept, weights = loss, epoch + 1, copy.deepcopy(model.state_dict())
+        score = score_on_held_out(model)
+        if score >= best:
+            best, kept, weights = score, epoch + 1, copy.deepcopy(model.state_dict())
     model.load_state_dict(weights)
     model.eval()
     return kept

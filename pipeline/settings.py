@@ -132,12 +132,30 @@ class Model(Section, frozen=True):
     max_length: int = 30
     """How many of a user's newest events the model looks at."""
     dropout: float = 0.2
+    item_dropout: float = 0.0
+    """Of the items' embeddings, on the way in."""
+    output: Literal["state", "mean", "sum"] = "state"
+    """What stands for an input: the Transformer's state, a weighted mean of the items, or both."""
+
+
+class Knn(Section, frozen=True):
+    """The session kNN."""
+
+    span: float = 3.0
+    """Events over which the weight of a pair falls by e."""
+    focus: float = 3.0
+    """Events over which the weight of an input's event falls by e."""
+    backward: float = 0.2
+    """Weight of a pair taken against its order."""
+    rarity: float = 0.5
+    """An input's event weighs its item's count to the power of minus this."""
 
 
 class Learning(Section, frozen=True):
     """The continual learner."""
 
     model: Model = Model()
+    knn: Knn = Knn()
     sequence: Literal["auto", "user", "session"] = "auto"
     """What makes a sequence; "auto": a user, or a session where events carry no user."""
     device: str = "cpu"
@@ -145,13 +163,19 @@ class Learning(Section, frozen=True):
     """CPU threads; rounding depends on how many, so the machine does not decide it."""
     evaluate_at_most: int = 1024
     """Targets evaluated in a window, drawn by seed where there are more; 0 takes all."""
+    absorptions: int = 32
+    """Times within a window that the kNN takes in what has come; 0 waits for the window's end."""
     first_epochs: int = 10
     """At most so many times over the first window."""
     epochs: int = 2
     """At most so many times over each later window."""
+    most_events: int = 1000
+    """Newest events of a user, or session, in a window that are learnt from."""
+    retrain: bool = False
+    """Whether each window starts from new weights in place of the champion's."""
     batch: int = 32
     """Inputs in a training step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     full_softmax_up_to: int = 5_000
     """With more items than this, training draws negatives."""
     negatives: int = 1024
@@ -184,10 +208,23 @@ class Learning(Section, frozen=True):
     """A challenger may score this share less than the champion on the newest slice."""
     gate_forgetting: float = 0.1
     """A challenger may score this share less than the champion on the past."""
+    gate_flood: float = 0.2
+    """Share of a window's events that may be one user's of one item; with more it is refused."""
+    gate_copies: float = 0.9
+    """Share of a window's sequences that may repeat earlier ones; with more it is refused."""
     stale_detector: str = "ADWIN"
     """A detector of river.drift, fed with the hits of the model in order."""
     stale_memory: int = 20_000
     """Hits remembered for it."""
+
+
+class Signing(Section, frozen=True):
+    """Who signs checkpoints, and whose signatures are trusted."""
+
+    key: str = ""
+    """A PEM file with an Ed25519 private key; empty leaves checkpoints unsigned."""
+    trusted: list[str] = []
+    """PEM files with public keys; where there are any, other checkpoints are refused."""
 
 
 class Settings(Section, frozen=True):
@@ -200,11 +237,16 @@ class Settings(Section, frozen=True):
     trends: Trends = Trends()
     windows: Windows = Windows()
     learning: Learning = Learning()
+    signing: Signing = Signing()
 
     @property
     def version(self) -> str:
-        """A short hash of all values: the same settings, the same version."""
-        return hashlib.sha256(_encode(self)).hexdigest()[:12]
+        """A short hash of all values: the same settings, the same version.
+
+        Who signs is left out: it decides nothing of what is signed.
+        """
+        unsigned = msgspec.structs.replace(self, signing=Signing())
+        return hashlib.sha256(_encode(unsigned)).hexdigest()[:12]
 
 
 def _decode_hook(kind: type, value: Any) -> Any:

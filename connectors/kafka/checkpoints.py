@@ -17,7 +17,8 @@ learnt twice is published under the same keys.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,6 +82,8 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str = MODEL_NAME
     id: str
+    instead_of: str | None = None
+    """The champion that was rolled back."""
     schema: int = SCHEMA_VERSION
 
 
@@ -145,21 +148,40 @@ async def published(kafka: Kafka) -> tuple[list[Learned], str | None]:
     return [_decode(value, Learned) for value in found.values()], named
 
 
-async def pull(kafka: Kafka, to: Path, wanted: str | None = None) -> tuple[Path, bool]:
+async def tell_rollback(kafka: Kafka, *, former: str, now: str) -> None:
+    """Tell the topic that a checkpoint is champion again in place of another.
+
+    Raises:
+        BusError: the topic is not there, or the brokers did not take the message in time.
+        KafkaError: no broker answers.
+    """
+    headers = cloud_event("champion", now, int(time.time() * 1000), source=_SOURCE)
+    value = msgspec.json.encode(Champion(id=now, instead_of=former))
+    publisher = Publisher(kafka)
+    try:
+        await publisher.publish([Message(TOPIC, _CHAMPION, value, headers)])
+    finally:
+        await publisher.close()
+
+
+async def pull(
+    kafka: Kafka, to: Path, wanted: str | None = None, trusted: Collection[str] = ()
+) -> tuple[Path, bool]:
     """Fetch a checkpoint from the bus, check every hash, and write it below a directory.
 
     Args:
         kafka: where from.
         to: the directory; a champion is also named in its file `champion`.
         wanted: the checkpoint's id; None takes the champion.
+        trusted: see `checkpoint.verify`.
 
     Returns:
         Where the checkpoint lies, and whether it is the champion.
 
     Raises:
         BusError: no broker answers, the topic is not there, or it cannot be read to its end.
-        CheckpointError: there is no such checkpoint, or it is incomplete or damaged. Nothing was
-            written.
+        CheckpointError: there is no such checkpoint, or it is incomplete, damaged or not
+            trusted. Nothing was written.
     """
     everything, champion = await published(kafka)
     number = wanted or champion
@@ -185,7 +207,7 @@ async def pull(kafka: Kafka, to: Path, wanted: str | None = None) -> tuple[Path,
         weights=data[: content.weights_bytes],
         vocabulary=data[content.weights_bytes :],
     )
-    checkpoint.verify(packed, f"{where}, checkpoint {number}")
+    checkpoint.verify(packed, f"{where}, checkpoint {number}", trusted)
     home = checkpoint.write(to, packed)
     if number == champion:
         checkpoint.point(to, number)

@@ -1,5 +1,5 @@
 # ruff: noqa: PLC0415  (heavy imports stand inside the commands, so that --help answers at once)
-"""`driftline learner` and `driftline checkpoint pull`."""
+"""`driftline learner`, `driftline checkpoint pull` and `driftline checkpoint rollback`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def register_checkpoint(app: typer.Typer) -> None:
         "  driftline checkpoint pull --to models\n\n"
         "  driftline checkpoint pull --to models --id 3f9c2ab1d0e4f567"
     )(pull)
+    app.command(
+        epilog="Examples:\n\n"
+        "  driftline checkpoint rollback --out out\n\n"
+        "  driftline checkpoint rollback --live --settings driftline.toml"
+    )(rollback)
 
 
 def learner(
@@ -60,15 +65,42 @@ def pull(
     ] = None,
     settings: SettingsOption = None,
 ) -> None:
-    """Fetch a checkpoint from the bus, every hash checked."""
+    """Fetch a checkpoint from the bus, every hash and its signature checked."""
     import asyncio
 
     from rich.console import Console
 
     from connectors.kafka import checkpoints
     from connectors.kafka.live_settings import load_live
+    from learners.signing import trusted
 
-    _, kafka, _ = load_live(settings)
-    home, champion = asyncio.run(checkpoints.pull(kafka, to, number))
+    core, kafka, _ = load_live(settings)
+    keys = trusted(core.signing.trusted)
+    home, champion = asyncio.run(checkpoints.pull(kafka, to, number, keys))
     note = ", the champion" if champion else ""
     Console().print(f"Wrote {home}{note}.", highlight=False, soft_wrap=True)
+
+
+def rollback(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The replay's directory.")] = Path("out"),
+    settings: SettingsOption = None,
+    live: Annotated[  # noqa: FBT002  a flag of the command line
+        bool, typer.Option("--live", help="Of the live learner; the topic is told.")
+    ] = False,
+    directory: Annotated[
+        Path | None,
+        typer.Option(help="With --live: of the learner's state; else `learner` in worker.data."),
+    ] = None,
+) -> None:
+    """Make the former champion the champion again; the learner goes on from it."""
+    import asyncio
+
+    from connectors.checkpoints import roll_back_champion
+    from connectors.kafka.checkpoints import tell_rollback
+    from connectors.kafka.live_settings import load_live
+
+    core, kafka, worker = load_live(settings)
+    home = (directory or Path(worker.data) / "learner") if live else out
+    former, now = roll_back_champion(home / "checkpoints", core)
+    if live:
+        asyncio.run(tell_rollback(kafka, former=former, now=now))

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaProducer
 from kafka import KafkaConsumer, TopicPartition
 from msgspec.structs import replace
 
-from connectors.kafka.checkpoints import CHUNK, publish, published, pull, topic
+from connectors.kafka.checkpoints import CHUNK, publish, published, pull, tell_rollback, topic
 from connectors.kafka.live_settings import load_live
 from connectors.kafka.messages import Message
 from connectors.kafka.produce import produce, timed_records
@@ -287,6 +287,24 @@ def test_chunks_without_a_manifest_are_not_seen(finished, tmp_path):
     assert ([], None) == asyncio.run(published(kafka))
     with pytest.raises(CheckpointError, match="names no champion"):
         asyncio.run(pull(kafka, tmp_path))
+
+
+def test_a_rollback_is_told_on_the_topic(finished):
+    """Who reads the topic finds the former champion named, and what it stands in for."""
+    kafka = replace(finished.kafka, topic_prefix=f"{finished.kafka.topic_prefix}back.")
+    create(kafka)
+    asyncio.run(tell_rollback(kafka, former="bad", now="good"))
+    consumer = KafkaConsumer(
+        topic(kafka),
+        bootstrap_servers=kafka.bootstrap_servers,
+        auto_offset_reset="earliest",
+        consumer_timeout_ms=10_000,
+    )
+    message = msgspec.json.decode(next(consumer).value)
+    consumer.close()
+
+    assert ("good", "bad") == (message["id"], message["instead_of"])
+    assert ([], "good") == asyncio.run(published(kafka))
 
 
 def test_an_unknown_checkpoint_is_told(finished, tmp_path):

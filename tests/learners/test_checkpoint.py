@@ -14,13 +14,14 @@ import learners
 from learners import checkpoint
 from learners.checkpoint import CheckpointError, Manifest, Names
 from learners.metrics import Figures
+from learners.signing import KeyFileError, Signer, trusted, write_pair
 from pipeline.settings import Model
 
 
-def made(reason="first model"):
+def made(reason="first model", signer=None, parent=None):
     return checkpoint.pack(
         Manifest(
-            parent=None,
+            parent=parent,
             window_start=0,
             window_end=1,
             sources={"clicks-0": 41},
@@ -34,6 +35,7 @@ def made(reason="first model"):
         ),
         {"items": torch.arange(6.0).reshape(2, 3)},
         Names(items=["x", "y"], categories=[""], types=[""]),
+        signer,
     )
 
 
@@ -89,6 +91,83 @@ def test_a_changed_manifest_is_refused(tmp_path):
         path.write_text(json.dumps(told))
         with pytest.raises(CheckpointError, match="was changed"):
             checkpoint.load(path.parent)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    path = tmp_path_factory.mktemp("keys") / "key"
+    return path, write_pair(path)
+
+
+def test_a_signature_is_verified(tmp_path, keys):
+    """Who trusts the key loads the checkpoint; it has the id that it has unsigned."""
+    signed = made(signer=Signer(keys[0]))
+    home = checkpoint.write(tmp_path, signed)
+
+    assert signed == checkpoint.load(home, trusted([keys[1]]))
+    assert made().manifest.id == signed.manifest.id
+
+
+def test_an_untrusted_checkpoint_is_refused(tmp_path, keys):
+    """Unsigned, or signed by somebody else, it is not loaded where keys are asked for."""
+    other = write_pair(tmp_path / "other")
+    for number, signer in enumerate((None, Signer(keys[0]))):
+        home = checkpoint.write(tmp_path / str(number), made(signer=signer))
+        with pytest.raises(CheckpointError, match="none of the trusted keys"):
+            checkpoint.load(home, trusted([other]))
+
+
+def test_any_flipped_bit_of_a_signed_checkpoint_is_refused(tmp_path, keys):
+    """Each bit of the manifest, of the vocabulary and of the weights."""
+    home = checkpoint.write(tmp_path, made(signer=Signer(keys[0])))
+    known = trusted([keys[1]])
+    for path in home.iterdir():
+        content = path.read_bytes()
+        for bit in range(8 * len(content)):
+            damaged = bytearray(content)
+            damaged[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(damaged)
+            with pytest.raises(CheckpointError):
+                checkpoint.load(home, known)
+        path.write_bytes(content)
+    assert home.name == checkpoint.load(home, known).manifest.id
+
+
+def test_keys_are_made_once_and_told_apart(tmp_path, keys):
+    """A key file is never overwritten; a file that holds none is named."""
+    with pytest.raises(KeyFileError, match="exists already"):
+        write_pair(keys[0])
+    assert 0o600 == keys[0].stat().st_mode & 0o777
+    (tmp_path / "none").write_text("nothing")
+    with pytest.raises(KeyFileError, match="no readable Ed25519 key"):
+        Signer(tmp_path / "none")
+    with pytest.raises(KeyFileError, match="no readable Ed25519 key"):
+        trusted([str(keys[0])])
+
+
+def test_the_first_champion_cannot_be_rolled_back(tmp_path):
+    """There is nothing to go back to; the error says so."""
+    with pytest.raises(CheckpointError, match="names no champion"):
+        checkpoint.roll_back(tmp_path)
+    home = checkpoint.write(tmp_path, made())
+    checkpoint.point(tmp_path, home.name)
+    with pytest.raises(CheckpointError, match="the first champion"):
+        checkpoint.roll_back(tmp_path)
+
+
+def test_rollbacks_add_up(tmp_path):
+    """Twice rolled back, the grandparent is champion, and each hop is remembered."""
+    ids = [None]
+    for number in range(3):
+        packed = made(f"{number}", parent=ids[-1])
+        checkpoint.write(tmp_path, packed)
+        ids.append(packed.manifest.id)
+    checkpoint.point(tmp_path, ids[3])
+    for _ in range(2):
+        checkpoint.roll_back(tmp_path)
+
+    assert ids[1] == checkpoint.champion(tmp_path)
+    assert {ids[3]: ids[2], ids[2]: ids[1]} == checkpoint.rolled_back(tmp_path)
 
 
 def test_a_missing_checkpoint_is_told(tmp_path):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
+import numpy as np
 import pytest
-from weeks import quick, week
+from clicks import clicks as clicks_of
+from weeks import WEEK, quick, week
 
 from learners import checkpoint
 from learners.continual import Learner
 from learners.state import StateError
+from pipeline.events import concatenate
 from pipeline.settings import Duration
 
 EVERYTHING = {"ewc": 10.0, "distillation": 0.5, "replay": 0.5, "ewc_samples": 32}
@@ -75,6 +80,84 @@ def test_a_poisoned_window_is_rejected():
     assert champion == report.champion == learner.champion_id
     assert champion != report.checkpoint
     assert "of the champion" in report.reason
+
+
+def flooded(number, clicks=1_000_000):
+    """Return a week into which one user pours clicks on one item."""
+    window = week(number)
+    rows = [{"user": "bot", "item": "i0", "time": window.start, "category": "c0"}]
+    bot = concatenate([clicks_of(rows)]).take(np.zeros(clicks, np.int64))
+    times = np.linspace(window.start, window.end - 1, clicks).astype(np.int64)
+    return replace(window, clicks=concatenate([window.clicks, replace(bot, time=times)]))
+
+
+def test_a_bot_that_clicks_one_item_a_million_times_is_refused(tmp_path):
+    """The flooded window leaves nothing behind but its report, which says why."""
+    learner = Learner(quick())
+    for number in range(2):
+        learner.learn(week(number))
+    learner.save(tmp_path / "before")
+    report = learner.learn(flooded(2))
+    learner.save(tmp_path / "after")
+
+    assert ("rejected", None) == (report.decision, report.checkpoint)
+    assert "1,000,000 of 1,000,480 events are one user's of one item" in report.reason
+    expected = (tmp_path / "before" / "learner.state").read_bytes()
+    assert expected == (tmp_path / "after" / "learner.state").read_bytes()
+
+
+def test_a_busy_user_is_learnt_from_within_bounds():
+    """Clicks below the limit of a flood are learnt from, the newest `most_events` of them."""
+    learner = Learner(quick(most_events=20, gate_flood=1.0, epochs=1, first_epochs=1))
+    learner.learn(flooded(0, clicks=2000))
+
+    assert 20 + 480 == learner.ensemble.popularity.counts.sum()
+
+
+def test_a_period_replayed_twice_is_refused():
+    """The same sessions at a later time are no new week."""
+    learner = Learner(quick())
+    for number in range(2):
+        learner.learn(week(number))
+    champion = learner.champion_id
+    again = week(1)
+    later = replace(again.clicks, time=again.clicks.time + WEEK)
+    report = learner.learn(
+        replace(again, start=again.start + WEEK, end=again.end + WEEK, clicks=later)
+    )
+
+    assert "rejected" == report.decision
+    assert report.reason.startswith("repeated: 100% of the sequences")
+    assert champion == report.champion
+
+
+def test_a_rolled_back_champion_is_followed(tmp_path):
+    """The learner goes on from the parent, and what the bad window left for replay is gone."""
+    settings = quick(gate_tolerance=1.0, gate_forgetting=1.0)
+    learner = Learner(settings, checkpoints=tmp_path)
+    first, second = (learner.learn(week(number)) for number in range(2))
+    assert (second.checkpoint, first.checkpoint) == checkpoint.roll_back(tmp_path)
+    assert first.checkpoint == checkpoint.champion(tmp_path)
+    third = learner.learn(week(2))
+
+    assert first.checkpoint == checkpoint.load(tmp_path / third.checkpoint).manifest.parent
+    assert third.checkpoint == checkpoint.champion(tmp_path)
+    kept = learner.replay.sequences
+    last = kept.times[kept.starts[1:] - 1] // WEEK
+    assert {0, 2} == set(last.tolist())
+
+
+def test_a_resumed_learner_follows_a_rollback_too(tmp_path):
+    """Rolled back while the learner was down, it goes on the same."""
+    settings = quick(gate_tolerance=1.0, gate_forgetting=1.0)
+    learner = Learner(settings, checkpoints=tmp_path / "checkpoints")
+    for number in range(2):
+        learner.learn(week(number))
+    learner.save(tmp_path)
+    checkpoint.roll_back(tmp_path / "checkpoints")
+    resumed = Learner.load(tmp_path, settings, checkpoints=tmp_path / "checkpoints")
+
+    assert told(learner.learn(week(2))) == told(resumed.learn(week(2)))
 
 
 def test_a_change_that_lasts_is_let_through():
@@ -161,4 +244,4 @@ def test_sessions_are_learnt_from_without_being_carried_over():
 
     assert "promoted" == report.decision
     assert 0 == len(learner.histories.past)
-    assert [] == learner.personal.users.names
+    assert [] == learner.ensemble.personal.users.names

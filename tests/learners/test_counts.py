@@ -12,6 +12,7 @@ from test_sequences import packed, walks
 
 from learners.baselines import Markov, Personal, Popularity, recent
 from learners.counts import Counts
+from learners.metrics import ranks
 from learners.neighbours import Neighbours
 from learners.sequences import questions
 from pipeline.settings import Learning
@@ -22,11 +23,12 @@ pairs = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=40)
 def added(counts, seen):
     rows, columns = np.array(seen, np.int64).reshape(-1, 2).T
     counts.add(rows, columns, np.ones(len(rows), np.float32))
+    counts.settle(1.0)
 
 
 def dense(counts):
     rows = np.arange(6)[:, None]
-    return counts.scores(rows, np.ones((6, 1), np.float32), 6)
+    return counts.shares(rows, np.ones((6, 1), np.float32), 6).dense(6)
 
 
 def asked(items):
@@ -52,9 +54,9 @@ def test_rows_are_bounded(batches, width):
     counts = Counts(width)
     for seen in batches:
         added(counts, seen)
-        held = np.bincount(counts.keys >> 32, minlength=1)
+        held = np.bincount(counts.settled.keys >> 32, minlength=1)
         assert held.max() <= width
-        assert (np.diff(counts.keys) > 0).all()
+        assert (np.diff(counts.settled.keys) > 0).all()
 
 
 def test_the_heaviest_columns_stay():
@@ -69,10 +71,10 @@ def test_old_counts_fade_and_go():
     """Decay multiplies, and what has become faint takes no memory."""
     counts = Counts(2)
     added(counts, [(0, 1)])
-    counts.decay(0.5)
+    counts.settle(0.5)
     assert 0.5 == dense(counts)[0, 1]
-    counts.decay(1e-4)
-    assert 0 == len(counts.keys)
+    counts.settle(1e-4)
+    assert 0 == len(counts.settled.keys)
 
 
 @given(walks)
@@ -82,7 +84,9 @@ def test_popularity_counts_fresh_events(lists):
     popularity.learn(packed(lists), 1.0)
     seen = Counter(item for items in lists for item in items)
 
-    assert [seen[item] for item in range(10)] == popularity.scores(asked([1, 2]), 10)[0].tolist()
+    assert [seen[item] for item in range(10)] == popularity.upto(10).tolist()
+    expected = ranks(popularity.upto(10)[None].repeat(10, 0), np.arange(10)).tolist()
+    assert expected == popularity.ranks(np.arange(10), 10).tolist()
 
 
 @given(walks)
@@ -92,7 +96,9 @@ def test_markov_counts_what_followed_the_last_item(lists):
     markov.learn(packed(lists), 1.0)
     seen = Counter(after for items in lists for before, after in pairwise(items) if before == 3)
 
-    assert [seen[item] for item in range(10)] == markov.scores(asked([1, 3, 0]), 10)[0].tolist()
+    assert [seen[item] for item in range(10)] == markov.scores(asked([1, 3, 0]), 10).dense(10)[
+        0
+    ].tolist()
 
 
 def test_personal_knows_the_user_and_the_window_so_far():
@@ -100,14 +106,14 @@ def test_personal_knows_the_user_and_the_window_so_far():
     personal = Personal(Learning())
     personal.learn(packed([[4, 4, 5], [6]]), 1.0)
 
-    assert [0, 1, 0, 0, 2, 1, 0] == personal.scores(asked([1, 0]), 7)[0].tolist()
+    assert [0, 1, 0, 0, 2, 1, 0] == personal.scores(asked([1, 0]), 7).dense(7)[0].tolist()
     personal.forget("u0")
-    assert [0, 1, 0, 0, 0, 0, 0] == personal.scores(asked([1, 0]), 7)[0].tolist()
+    assert [0, 1, 0, 0, 0, 0, 0] == personal.scores(asked([1, 0]), 7).dense(7)[0].tolist()
 
 
 def test_recent_weighs_the_newest_most():
     """Items of the input are scored by age; others get nothing."""
-    scores = recent(asked([1, 2, 0]), 4)[0]
+    scores = recent(asked([1, 2, 0]), 4).dense(4)[0]
 
     assert scores[2] > scores[1] > 0
     assert 0 == scores[0] == scores[3]
@@ -116,8 +122,8 @@ def test_recent_weighs_the_newest_most():
 def test_neighbours_find_what_was_seen_together():
     """Items of sequences that share an item score, close ones and later ones more."""
     neighbours = Neighbours(Learning())
-    neighbours.learn(packed([[0, 1, 2, 3], [5, 6]]), 1.0)
-    scores = neighbours.scores(asked([1, 7]), 8)[0]
+    neighbours.absorb(packed([[0, 1, 2, 3], [5, 6]]))
+    scores = neighbours.scores(asked([1, 7]), 8).dense(8)[0]
 
     assert scores[2] > scores[3] > 0
     assert scores[2] > scores[0] > 0

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from learners.blend import Blend, log_shares
+from learners.blend import Blend
 from learners.metrics import MISS, figures, ranks
+from learners.shares import collect
 
 scores = arrays.arrays(
     np.float32, st.tuples(st.integers(1, 8), st.integers(1, 30)), elements=st.integers(0, 5)
@@ -62,6 +63,14 @@ def test_a_miss_scores_nothing():
     assert (0.5, 0.5, 0.5) == (found.recall, found.mrr, found.ndcg)
 
 
+def mixed(blend, experts):
+    rows, items = np.indices(experts[0].shape)
+    others = [
+        collect(rows.ravel(), items.ravel(), expert.ravel(), len(expert)) for expert in experts[1:]
+    ]
+    return blend.mix(experts[0].copy(), others)
+
+
 def test_the_blend_learns_whom_to_trust():
     """Weight goes to the expert that is right, and the likelihood of the targets grows."""
     random = np.random.default_rng(3)
@@ -69,16 +78,16 @@ def test_the_blend_learns_whom_to_trust():
     targets = random.integers(0, 20, 300)
     right = random.random((300, 20)).astype(np.float32)
     right[np.arange(300), targets] += 3
-    experts = [right, log_shares(random.random((300, 20)).astype(np.float32))]
+    experts = [right, random.random((300, 20)).astype(np.float32)]
 
     def likelihood():
-        scores = blend.scores(experts)
+        scores = mixed(blend, experts)
         told = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
         return told[np.arange(300), targets].mean()
 
     before = likelihood()
-    for _ in range(5):
-        blend.observe(experts, blend.scores(experts), targets)
+    for _ in range(30):
+        blend.observe(experts, targets)
         blend.learn()
 
     assert likelihood() > before + 0.5

@@ -24,7 +24,9 @@ def seeded(seed=0):
 
 
 def made(items=8, *, dropout=0.0):
-    model = SequenceModel(Model(dim=8, blocks=2, heads=2, max_length=4, dropout=dropout), seeded())
+    model = SequenceModel(
+        Model(dim=8, blocks=2, heads=2, max_length=4, dropout=dropout, output="sum"), seeded()
+    )
     model.grow(torch.arange(items) % 3, 3, 2, seeded(1))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -66,7 +68,7 @@ def test_growing_leaves_what_was_known_and_starts_new_items_at_their_category():
 def test_a_model_is_restored_from_its_weights():
     """The same weights say the same."""
     model = made()
-    settings = Model(dim=8, blocks=2, heads=2, max_length=4)
+    settings = Model(dim=8, blocks=2, heads=2, max_length=4, output="sum")
     twin = SequenceModel.restore(settings, model.state_dict())
 
     assert torch.equal(model(batch_of()), twin(batch_of()))
@@ -114,7 +116,7 @@ def naive_fisher(model, batch, seed):
 
 @pytest.mark.parametrize("chunk", [1, 3, 32])
 def test_the_fisher_information_is_exact_for_any_batch_size(chunk):
-    """Closed form and per-sample loop agree on every weight, however samples are batched."""
+    """Vectorised and per-sample gradients agree on every weight, however samples are batched."""
     model = made()
     batch = questions(SEQUENCES, SEQUENCES.targets(), 4)
     expected = naive_fisher(model, batch, 5)
