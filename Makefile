@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test lint bench bench-compare soak kafka kafka-stop clean
+.PHONY: help setup lock demo test lint parity bench bench-compare soak kafka kafka-stop clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ lint: $(STAMP) ## style and types
 
 test: lint ## lint, types, tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+parity: $(STAMP) ## live and replayed, on whole data sets: the same alerts, profiles and lessons
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integration/test_parity.py --whole -v
 
 bench: $(STAMP) ## speed, memory and quality, beside what they are compared with
 	@$(BIN)/python -m bench.interest

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from connectors.envelope import Context, EnvelopeError, opened
 from connectors.layout import FIELDS, full_names
 from connectors.timestamps import Raw, Span
 from connectors.validate import RawClicks, Reject, validate
@@ -53,21 +55,39 @@ class _Versioned(msgspec.Struct):
 
 
 class ClickDecoder:
-    """Reads JSON clicks of one layout."""
+    """Reads JSON clicks of one layout, bare or as the data of structured CloudEvents.
 
-    def __init__(self, paths: Mapping[str, str]) -> None:
-        """Take our fields' full names -> their keys; "data.user.id" is a key of nested objects."""
+    Where the layout itself leads through an event's data ("data.user.id"), events are not opened.
+    """
+
+    def __init__(self, paths: Mapping[str, str], *, versioned: bool = False) -> None:
+        """Take our fields' full names -> their keys; "data.user.id" is a key of nested objects.
+
+        With `versioned` the layout is our own, and a click of another schema version is a fault.
+        """
         tree: dict[str, Any] = {}
         for field, path in paths.items():
             _plant(tree, field, path)
-        self._layout = _layout(tree)
-        self._decode = msgspec.json.Decoder(self._layout).decode
         self._attributes = {field: _attributes(tree, path) for field, path in paths.items()}
+        self._opens = not tree.keys() & {"specversion", "data"}
+        self._versioned = versioned and "schema" not in tree
+        marks = ("specversion" if self._opens else None, "schema" if self._versioned else None)
+        self._layout = _layout(tree, [name for name in marks if name])
+        self._decode = msgspec.json.Decoder(self._layout).decode
 
-    def columns(self, records: Sequence[bytes | None]) -> RawClicks:
-        """Decode n records to raw columns; a record that cannot be decoded is a fault."""
+    def columns(
+        self,
+        records: Sequence[bytes | None],
+        contexts: Mapping[int, Context] = MappingProxyType({}),
+    ) -> RawClicks:
+        """Decode n records to raw columns; a record that cannot be decoded is a fault.
+
+        Args:
+            records: the values.
+            contexts: by row what is known beside the value, of a record that does not say it.
+        """
         nothing = self._layout()
-        rows: list[msgspec.Struct] = []
+        rows: list[Any] = []
         faults: dict[int, str] = {}
         decode = self._decode
         for record in records:
@@ -78,10 +98,30 @@ class ClickDecoder:
             try:
                 rows.append(decode(record))
             except (ValueError, RecursionError) as error:
-                faults[len(rows)] = f"not a click in JSON: {error}"
+                faults[len(rows)] = _not_a_click(record, error)
                 rows.append(nothing)
+        if self._opens:
+            contexts = dict(contexts) | self._open(records, rows, faults)
+        if self._versioned:
+            faults |= _of_other_versions(rows)
         columns = {field: _column(rows, path) for field, path in self._attributes.items()}
+        _fill(columns, len(rows), contexts)
         return RawClicks(timestamp=columns.pop("timestamp"), columns=columns, faults=faults)
+
+    def _open(
+        self, records: Sequence[bytes | None], rows: list[Any], faults: dict[int, str]
+    ) -> dict[int, Context]:
+        """Put what is in structured events in their place; return their attributes by row."""
+        contexts = {}
+        for at in [at for at, row in enumerate(rows) if row.specversion is not None]:
+            try:
+                data, contexts[at] = opened(records[at] or b"")
+                rows[at] = self._decode(data)
+            except (ValueError, RecursionError) as error:
+                wrapped = isinstance(error, EnvelopeError)
+                faults[at] = str(error) if wrapped else f"not a click in a CloudEvent: {error}"
+                rows[at] = self._layout()
+        return contexts
 
 
 def decode_clicks(
@@ -89,6 +129,7 @@ def decode_clicks(
     positions: NDArray[np.int64],
     source: str,
     settings: Source,
+    contexts: Mapping[int, Context] = MappingProxyType({}),
 ) -> tuple[Clicks, list[Reject]]:
     """Decode and validate a batch of JSON clicks.
 
@@ -98,11 +139,12 @@ def decode_clicks(
         source: The log's name, a topic's partition.
         settings: The layout and the range of event times. Fields that the map leaves out are
             looked for under the names of `events.Click`; fields unknown to both are ignored.
+        contexts: By row what is known beside the value.
 
     Returns:
         The clicks that hold, and a reject with the original bytes for each record that does not.
     """
-    raw = click_decoder(settings).columns(records)
+    raw = click_decoder(settings).columns(records, contexts)
     clicks, faults = validate(raw, source=source, position=positions, span=Span.of(settings))
     rejects = [
         Reject(source=source, position=int(positions[row]), reason=reason, record=records[row])
@@ -122,7 +164,8 @@ def click_decoder(settings: Source) -> ClickDecoder:
 
 @cache
 def _click_decoder(given: tuple[tuple[str, str], ...]) -> ClickDecoder:
-    return ClickDecoder({field: field for field in FIELDS.values()} | dict(given))
+    own = {field: field for field in FIELDS.values()}
+    return ClickDecoder(own | dict(given), versioned=not given)
 
 
 def encode_alert(alert: DriftAlert) -> bytes:
@@ -222,6 +265,30 @@ def _unreadable(record: bytes | None) -> str:
     return f"the record is longer than {MAX_RECORD} bytes"
 
 
+def _not_a_click(record: bytes, error: Exception) -> str:
+    framed = record[:1] == b"\0"  # as serialisers of Avro and Protobuf do, with a schema's id
+    note = "; it begins like a record of a schema registry, and only JSON is read" if framed else ""
+    return f"not a click in JSON: {error}{note}"
+
+
+def _of_other_versions(rows: Sequence[Any]) -> dict[int, str]:
+    """Return the reason for each row whose schema version is none that is read."""
+    return {
+        at: f"a click of schema version {row.schema}: this release reads version {SCHEMA_VERSION}"
+        for at, row in enumerate(rows)
+        if type(row.schema) is int and row.schema != SCHEMA_VERSION
+    }
+
+
+def _fill(columns: dict[str, list[Raw]], rows: int, contexts: Mapping[int, Context]) -> None:
+    """Let what is known beside a record stand where the record says nothing."""
+    for at, context in contexts.items():
+        for field, value in (("timestamp", context.time), ("event_id", context.event_id)):
+            column = columns.setdefault(field, [None] * rows)
+            if column[at] is None:
+                column[at] = value
+
+
 def _plant(tree: dict[str, Any], field: str, path: str) -> None:
     """Put a path into the tree of keys: an inner key has a dict, the last one None."""
     *inner, last = path.split(".")
@@ -237,11 +304,16 @@ def _plant(tree: dict[str, Any], field: str, path: str) -> None:
     tree[last] = None
 
 
-def _layout(tree: Mapping[str, Any]) -> type[msgspec.Struct]:
-    """Return the struct that reads an object: keys -> attributes f0, f1, ... of the same order."""
+def _layout(tree: Mapping[str, Any], marks: Sequence[str] = ()) -> type[msgspec.Struct]:
+    """Return the struct that reads an object: keys -> attributes f0, f1, ... of the same order.
+
+    `marks` are further keys, read as they are: attributes of their own names.
+    """
     names = {f"f{index}": key for index, key in enumerate(tree)}
     kinds = (Raw if inner is None else _layout(inner) | None for inner in tree.values())
+    fields: list[tuple[str, Any, None]]
     fields = [(name, kind, None) for name, kind in zip(names, kinds, strict=True)]
+    fields += [(mark, Any, None) for mark in marks]
     return msgspec.defstruct("Click", fields, rename=names, gc=False)
 
 

@@ -52,6 +52,8 @@ class Effects:
     alerts: list[DriftAlert]
     profiles: list[tuple[str, np.void]]  # user and state, for `Engine.profile`
     rollups: list[Rollup]
+    late: list[int]
+    """Positions of events that came too late for their user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +120,13 @@ class Engine:
         """Apply a batch of clicks of this engine's source."""
         clicks = self._unseen(clicks)
         if not len(clicks):
-            return Effects(alerts=[], profiles=[], rollups=[])
+            return Effects(alerts=[], profiles=[], rollups=[], late=[])
         users, user = _distinct(clicks.user)
         rows = self._hot.rows(users)
         columns = self._columns(clicks, rows[user])
         before = self._outcomes(rows)
-        alerts, profiles = self._advance(clicks, columns)
+        late = np.zeros(len(clicks), np.bool_)
+        alerts, profiles = self._advance(clicks, columns, late)
         self._count(self._outcomes(rows) - before)
         rollups = self._rollups.add(
             clicks,
@@ -133,7 +136,9 @@ class Engine:
             counted=columns.weight > 0,
         )
         self.progress.position = int(clicks.position[-1])
-        return Effects(alerts=alerts, profiles=profiles, rollups=rollups)
+        return Effects(
+            alerts=alerts, profiles=profiles, rollups=rollups, late=clicks.position[late].tolist()
+        )
 
     def statistics(self, clicks: Clicks) -> NDArray[np.float64]:
         """Apply clicks, and return the log of the detector's statistic after each: (n,).
@@ -144,7 +149,8 @@ class Engine:
         parameters, self._parameters = self._parameters, self._parameters.copy()
         self._parameters["threshold"] = np.inf
         users, user = _distinct(clicks.user)
-        self._advance(clicks, self._columns(clicks, self._hot.rows(users)[user]), found)
+        columns = self._columns(clicks, self._hot.rows(users)[user])
+        self._advance(clicks, columns, np.zeros(len(clicks), np.bool_), found)
         self._parameters = parameters
         with np.errstate(divide="ignore"):
             logs: NDArray[np.float64] = np.log(found)
@@ -198,7 +204,11 @@ class Engine:
         )
 
     def _advance(
-        self, clicks: Clicks, columns: _Columns, statistics: NDArray[np.float64] = _NONE
+        self,
+        clicks: Clicks,
+        columns: _Columns,
+        late: NDArray[np.bool_],
+        statistics: NDArray[np.float64] = _NONE,
     ) -> tuple[list[DriftAlert], list[tuple[str, np.void]]]:
         """Run the kernel over the batch, and put what it stops for into words."""
         alerts: list[DriftAlert] = []
@@ -219,6 +229,7 @@ class Engine:
                 columns.weight,
                 columns.session,
                 clicks.event_id,
+                late,
                 self._parameters,
                 self._scratch,
                 self._verdict,

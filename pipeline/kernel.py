@@ -383,6 +383,7 @@ def advance(
     weight,
     session,
     event_id,
+    late,
     parameters,
     scratches,
     verdicts,
@@ -405,6 +406,7 @@ def advance(
             only counts and is remembered.
         session: Symbols, uint64, shape (n,); 0 where there is none.
         event_id: Hashes, uint64, shape (n,); 0 where there is none.
+        late: Set where an event is further behind its user's newest than allowed, bool, (n,).
         parameters: `PARAMETERS`, shape (1,).
         scratches: `SCRATCH`, shape (1,): room to work in, all zeros at first.
         verdicts: `VERDICT`, shape (1,), filled in for an alarm.
@@ -427,6 +429,7 @@ def advance(
             continue
         if time[i] < state.time - p.lateness:
             state.late += 1
+            late[i] = True
             continue
         state.layout = LAYOUT_VERSION
         head = state.events % RECENT

@@ -63,6 +63,8 @@ class Source(Section, frozen=True):
     map: dict[str, str] = {}
     earliest: str = "1990-01-01"
     latest: str = "2100-01-01"
+    ahead: Duration = Duration.parse("1d")
+    """How far an event's time may be ahead of the time at which its record was sent; on a bus."""
 
 
 class Interests(Section, frozen=True):

@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 import numpy as np
 from msgspec.structs import replace as replace_fields
 
+from connectors.kafka.decoding import decode_records
 from connectors.kafka.reading import TopicReader
+from connectors.kafka.rekey import Origins
 from connectors.kafka.settings import Kafka
 from connectors.validate import Reject
-from connectors.wire import decode_clicks
 from pipeline.events import Clicks, concatenate
 from pipeline.settings import SettingsError, Source
 
@@ -81,15 +82,16 @@ class _Log:
         self._source = source
         self._rejects = rejects
         self._newest = _BEGINNING
+        self._origins = Origins()
 
     def fill(self) -> None:
         """Read on where nothing is at hand, up to the end of the partition."""
         while not len(self.keys) and not self.ended:
             records = self._reader.next(self.number)
             self.ended = not records
-            values = [record.value for record in records]
-            offsets = np.array([record.offset for record in records], np.int64)
-            self._clicks, wrong = decode_clicks(values, offsets, self._name, self._source)
+            self._clicks, wrong = decode_records(
+                self._origins.fresh(records), self._name, self._source
+            )
             self._rejects += wrong
             if len(self._clicks):
                 newest = np.maximum.accumulate(self._clicks.time)

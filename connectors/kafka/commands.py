@@ -137,7 +137,7 @@ def produce(
             bar.update(task, completed=reading.fraction, told=told)
 
         sent = produce(kafka, timed_records(batches()), speed=_speed(speed), progress=show)
-    _say(f"Sent {sent:,} events to {kafka.topic_prefix}{kafka.clicks_topic}.")
+    _say(f"Sent {sent:,} events to {kafka.received}.")
     if rejected:
         _say(f"{rejected:,} bad records were left out; `driftline replay` says what is wrong.")
 

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from aiokafka.errors import KafkaError
 
 from connectors.kafka.interest_stage import InterestStage
+from connectors.kafka.keying import EVERY_SECONDS, KeyWatch
 from connectors.kafka.live_settings import Worker
-from connectors.kafka.settings import Kafka
+from connectors.kafka.rekey import Rekeying
+from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.topics import ROLLUPS
 from connectors.kafka.transport import RecordBatch, batch_agent, batch_app
 from connectors.kafka.trend_stage import TrendStage
@@ -37,8 +40,15 @@ def live_app(settings: Settings, kafka: Kafka, worker: Worker) -> faust.App:
     app.boot_strategy.enable_web = False  # Faust's command line would switch it on, to all
     interest = InterestStage(settings, kafka, worker)
     trends = TrendStage(settings, kafka, data)
+    rekeying = Rekeying(settings.source, kafka)
 
-    @batch_agent(app, kafka.topic_prefix + kafka.clicks_topic, interest)
+    if kafka.rekey:
+
+        @batch_agent(app, kafka.received)
+        async def received(batch: RecordBatch) -> None:
+            await rekeying.handle(batch)
+
+    @batch_agent(app, kafka.clicks, interest)
     async def clicks(batch: RecordBatch) -> None:
         await interest.handle(batch)
 
@@ -46,11 +56,36 @@ def live_app(settings: Settings, kafka: Kafka, worker: Worker) -> faust.App:
     async def rollups(batch: RecordBatch) -> None:
         await trends.handle(batch)
 
-    _attend(app, interest, trends, worker)
+    _attend(app, interest, trends, worker, rekeying)
+    if not kafka.rekey:
+        _watch_keys(app, interest, trends, KeyWatch(settings.source, kafka))
     return app
 
 
-def _attend(app: faust.App, interest: InterestStage, trends: TrendStage, worker: Worker) -> None:
+def _watch_keys(
+    app: faust.App, interest: InterestStage, trends: TrendStage, keys: KeyWatch
+) -> None:
+    """Look now and then whether the topic is keyed by user; one worker does so for all."""
+    interest.metrics.split_users = lambda: keys.split_users if trends.here else 0
+
+    @app.task  # type: ignore[untyped-decorator]  # Faust ships no types
+    async def watch() -> None:
+        while not app.should_stop:
+            if trends.here:
+                try:
+                    await keys.look()
+                except (BusError, KafkaError) as error:
+                    log.warning("cannot look at the keys of %s now: %s", keys.topic, error)
+            await app.sleep(EVERY_SECONDS if trends.here else 1.0)
+
+
+def _attend(
+    app: faust.App,
+    interest: InterestStage,
+    trends: TrendStage,
+    worker: Worker,
+    rekeying: Rekeying,
+) -> None:
     """Open and close along with the app and its assignments."""
 
     def prepare(*_: Any, **__: Any) -> None:
@@ -71,6 +106,7 @@ def _attend(app: faust.App, interest: InterestStage, trends: TrendStage, worker:
     async def shut_down(*_: Any, **__: Any) -> None:
         await interest.close()
         await trends.close()
+        await rekeying.close()
 
     listeners: dict[Any, Any] = {
         app.on_worker_init: prepare,

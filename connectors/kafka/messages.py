@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from aiokafka import ConsumerRecord
 
-from connectors.kafka.cloudevents import cloud_event
+from connectors.kafka.cloudevents import Headers, cloud_event
 from connectors.kafka.topics import FORECASTS, LARGEST, ROLLUPS
 from connectors.validate import Reject
 from connectors.wire import encode_alert, encode_forecast, encode_profile, encode_rollup
@@ -20,6 +20,8 @@ from pipeline.rollups import Rollup
 ALERTS = "interest-drift"
 PROFILES = "interest-profiles"
 DEAD_LETTERS = "clicks-dlq"
+LATE = "clicks-late"
+TOO_LATE = "further behind the user's newest event than interests.lateness allows"
 
 _ROOM = 1 << 16
 """Bytes left to headers in the largest message."""
@@ -67,17 +69,32 @@ def dead_letter(reject: Reject, record: ConsumerRecord[bytes, bytes]) -> Message
 
     One too large for the topic is cut; a header then tells how long it was.
     """
+    return _set_aside(DEAD_LETTERS, record, reject.reason)
+
+
+def late_event(record: ConsumerRecord[bytes, bytes]) -> Message:
+    """Return the record of a late event as it was received, in the form of a dead letter."""
+    return _set_aside(LATE, record, TOO_LATE)
+
+
+def fitting(record: ConsumerRecord[bytes, bytes]) -> tuple[bytes | None, Headers]:
+    """Return a record's value, cut to what our topics take, and a header that tells of the cut."""
+    value = record.value
+    if value is None and record.key is None:  # a client cannot send what has neither
+        return b"", []
+    if value is None or len(value) <= LARGEST - _ROOM:
+        return value, []
+    return value[: LARGEST - _ROOM], [("driftline-length", b"%d" % len(value))]
+
+
+def _set_aside(topic: str, record: ConsumerRecord[bytes, bytes], reason: str) -> Message:
+    value, further = fitting(record)
     headers = [
         *record.headers,
-        ("driftline-reason", reject.reason.encode(errors="backslashreplace")),
+        ("driftline-reason", reason.encode(errors="backslashreplace")),
         ("driftline-topic", record.topic.encode()),
         ("driftline-partition", b"%d" % record.partition),
         ("driftline-offset", b"%d" % record.offset),
+        *further,
     ]
-    value = record.value
-    if value is not None and len(value) > LARGEST - _ROOM:
-        headers.append(("driftline-length", b"%d" % len(value)))
-        value = value[: LARGEST - _ROOM]
-    if value is None and record.key is None:  # a client cannot send what has neither
-        value = b""
-    return Message(DEAD_LETTERS, record.key, value, headers)
+    return Message(topic, record.key, value, headers)

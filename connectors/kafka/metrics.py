@@ -22,6 +22,8 @@ class Metrics(Collector):
 
     def __init__(self, partitions: Callable[[], Iterable[Partition]]) -> None:
         self._partitions = partitions
+        self.split_users: Callable[[], int] = lambda: 0
+        """Tells how many users were met in several partitions, see `keying`."""
 
     def collect(self) -> Iterator[Metric]:
         """Return all metrics."""
@@ -33,6 +35,11 @@ class Metrics(Collector):
         )
         lag = GaugeMetricFamily("driftline_lag", "Records yet to be read", labels=["source"])
         offset = GaugeMetricFamily("driftline_offset", "The next to be read", labels=["source"])
+        split = GaugeMetricFamily(
+            "driftline_split_users",
+            "Users met in several partitions, of those sampled: the topic is not keyed by user",
+            value=self.split_users(),
+        )
         for partition in self._partitions():
             for outcome, count in outcomes(partition).items():
                 events.add_metric([partition.source, outcome], count)
@@ -40,7 +47,7 @@ class Metrics(Collector):
                 alerts.add_metric([partition.source, kind], count)
             lag.add_metric([partition.source], partition.lag)
             offset.add_metric([partition.source], partition.stamp.next)
-        return iter([events, alerts, lag, offset])
+        return iter([events, alerts, lag, offset, split])
 
     def serve(self, port: int) -> WSGIServer:
         """Answer over HTTP, on this machine only."""
@@ -56,6 +63,6 @@ def outcomes(partition: Partition) -> dict[str, int]:
     return {
         "applied": counts.applied,
         "late": counts.late,
-        "duplicate": counts.duplicates,
+        "duplicate": counts.duplicates + partition.stamp.origins.repeated,
         "dead_letter": partition.stamp.dead_letters,
     }

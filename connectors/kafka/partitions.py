@@ -21,19 +21,21 @@ import msgspec
 import numpy as np
 
 from connectors.kafka.changelog import Changelog, FencedError
+from connectors.kafka.decoding import decode_records
 from connectors.kafka.messages import (
     Message,
     alert_message,
     dead_letter,
+    late_event,
     profile_message,
     rollup_message,
 )
+from connectors.kafka.rekey import Origins
 from connectors.kafka.restore import LOG, Followed
 from connectors.kafka.settings import BusError
 from connectors.kafka.transport import RecordBatch, Span
 from connectors.store import CorruptStoreError, Pair, Store, StoreError, pairs
 from connectors.validate import Reject
-from connectors.wire import decode_clicks
 from pipeline.engine import Effects, Engine
 from pipeline.events import AlertKind
 from pipeline.prior import Prior
@@ -56,6 +58,7 @@ class Stamp(msgspec.Struct, kw_only=True):
     next: int = 0
     """The offset to go on at."""
     dead_letters: int = 0
+    origins: Origins = msgspec.field(default_factory=Origins)
 
 
 def first_offset(span: Span, stamped: int, store: Path) -> int:
@@ -147,19 +150,20 @@ class Partition:
 
     async def apply(self, batch: RecordBatch) -> list[Message]:
         """Decode a batch, apply it to the states, and return what is to be published."""
-        offsets, values = batch.offsets, batch.values
+        offsets = batch.offsets
         self._tell_gap(int(offsets[0]))
         messages: list[Message] = []
         first = int(np.searchsorted(offsets, self.stamp.next))
         for start in range(first, len(batch), CHUNK):
             rows = slice(start, start + CHUNK)
             # 1. Decode.
-            clicks, rejects = decode_clicks(
-                values[rows], offsets[rows], self.source, self._settings.source
+            clicks, rejects = decode_records(
+                self.stamp.origins.fresh(batch.records[rows]), self.source, self._settings.source
             )
             # 2. Apply.
             effects = self.engine.process(clicks)
             messages += self._dead_letters(rejects, batch)
+            messages += self._late(effects.late, batch)
             messages += self._messages(effects)
             await asyncio.sleep(0)
         self.stamp.next = max(self.stamp.next, batch.end)
@@ -288,6 +292,14 @@ class Partition:
             dead_letter(reject, batch.records[row])
             for reject, row in zip(rejects, rows.tolist(), strict=True)
             if reject.position >= self.published
+        ]
+
+    def _late(self, late: list[int], batch: RecordBatch) -> list[Message]:
+        rows = np.searchsorted(batch.offsets, late).tolist()
+        return [
+            late_event(batch.records[row])
+            for row, position in zip(rows, late, strict=True)
+            if position >= self.published
         ]
 
     def _tell_gap(self, first: int) -> None:

@@ -8,18 +8,15 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 import numpy as np
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from aiokafka.partitioner import murmur2
 
-from connectors.kafka.security import client_config
+from connectors.kafka.sender import Sender, connect
 from connectors.kafka.settings import BusError, Kafka
 from pipeline.events import NO_CODE, Clicks, Column
 
 Record = tuple[int, bytes, bytes]
 """Event time in milliseconds, key, value."""
 
-BATCH_BYTES = 1 << 17
 SLACK = 0.02
 """Seconds that a paced event may be sent too early, so that not each goes alone."""
 REPORT_SECONDS = 0.5
@@ -96,27 +93,22 @@ async def _produce(
     speed: float | None,
     progress: Callable[[int, int], None],
 ) -> int:
-    topic = kafka.topic_prefix + kafka.clicks_topic
-    producer = AIOKafkaProducer(
-        acks="all", enable_idempotence=True, max_batch_size=BATCH_BYTES, **client_config(kafka)
-    )
+    sender: Sender | None = None
     try:
-        await producer.start()
-        partitions = (await producer.client.fetch_all_metadata()).partitions_for_topic(topic)
-        if not partitions:
-            raise BusError(f"topic {topic} is not there: make it with `driftline topics`")
-        return await _play(_Sender(producer, topic, len(partitions)), records, speed, progress)
+        sender = await connect(kafka, kafka.received)
+        return await _play(sender, records, speed, progress)
     except KafkaError as error:
         raise BusError(
-            f"cannot produce to {topic} at {', '.join(kafka.bootstrap_servers)}: {error}; is the "
-            f"broker running, and are kafka.tls and kafka.sasl set as it wants?"
+            f"cannot produce to {kafka.received} at {', '.join(kafka.bootstrap_servers)}: {error}; "
+            "is the broker running, and are kafka.tls and kafka.sasl set as it wants?"
         ) from error
     finally:
-        await producer.stop()
+        if sender:
+            await sender.close()
 
 
 async def _play(
-    sender: _Sender,
+    sender: Sender,
     records: Iterable[Record],
     speed: float | None,
     progress: Callable[[int, int], None],
@@ -134,49 +126,6 @@ async def _play(
     await sender.finish()
     progress(sender.events, when)
     return sender.events
-
-
-class _Sender:
-    """Fills one batch a partition; sending record by record takes three times as long."""
-
-    def __init__(self, producer: AIOKafkaProducer, topic: str, partitions: int) -> None:
-        self.events = 0
-        self.fresh = False
-        """Whether a batch left since this was last set to False."""
-        self._producer = producer
-        self._topic = topic
-        self._open = [producer.create_batch() for _ in range(partitions)]
-        self._sent: list[asyncio.Future[object] | None] = [None] * partitions
-        self._partition_of: dict[bytes, int] = {}
-
-    async def send(self, key: bytes, value: bytes) -> None:
-        partition = self._partition_of.get(key)
-        if partition is None:
-            partition = (murmur2(key) & 0x7FFFFFFF) % len(self._open)
-            self._partition_of[key] = partition
-        if self._open[partition].append(timestamp=None, key=key, value=value) is None:
-            await self._close(partition)
-            if self._open[partition].append(timestamp=None, key=key, value=value) is None:
-                raise BusError(f"a record of {len(value)} bytes is too large for the bus")
-        self.events += 1
-
-    async def flush(self) -> None:
-        for partition, batch in enumerate(self._open):
-            if batch.record_count():
-                await self._close(partition)
-
-    async def finish(self) -> None:
-        await self.flush()
-        await asyncio.gather(*(sent for sent in self._sent if sent is not None))
-
-    async def _close(self, partition: int) -> None:
-        batch, self._open[partition] = self._open[partition], self._producer.create_batch()
-        batch.close()
-        sent = await self._producer.send_batch(batch, self._topic, partition=partition)
-        before, self._sent[partition] = self._sent[partition], sent
-        if before is not None:
-            await before
-        self.fresh = True
 
 
 class _Pace:

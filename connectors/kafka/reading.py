@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from threading import Thread
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -21,7 +22,11 @@ _WAIT_MS = 500
 
 
 class TopicReader:
-    """Reads a topic from its beginning to where it ended when this was made."""
+    """Reads a topic from its beginning to where it ended when this was made.
+
+    The client runs in a thread of its own: whoever reads may take minutes over a batch, as one
+    that learns does, and its requests would time out meanwhile.
+    """
 
     def __init__(self, kafka: Kafka, topic: str) -> None:
         """Name the topic; entering the context connects.
@@ -58,7 +63,7 @@ class TopicReader:
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
-            self._runner = undo.enter_context(asyncio.Runner())
+            self._loop = undo.enter_context(_running())
             everywhere = self._run(partitions(self._kafka, self._topic))
             self._consumer = self._run(_consumer(self._kafka))
             undo.callback(lambda: self._run(self._consumer.stop()))
@@ -77,13 +82,27 @@ class TopicReader:
 
     def _run(self, step: Coroutine[Any, Any, _Result]) -> _Result:
         try:
-            return self._runner.run(step)
+            return asyncio.run_coroutine_threadsafe(step, self._loop).result()
         except KafkaError as error:
             servers = ", ".join(self._kafka.bootstrap_servers)
             raise BusError(
                 f"cannot read {self._topic} at {servers}: {error}; is the broker running, and are "
                 "kafka.tls and kafka.sasl set as it wants?"
             ) from error
+
+
+@contextmanager
+def _running() -> Iterator[asyncio.AbstractEventLoop]:
+    """Run an event loop in a thread."""
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever, name="topic reader", daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 async def _consumer(kafka: Kafka) -> AIOKafkaConsumer:

@@ -8,6 +8,9 @@ import msgspec
 
 from pipeline.settings import Duration, Section
 
+BY_USER = "-by-user"
+"""Follows the click topic's name in that of the topic that it is re-keyed through."""
+
 
 class BusError(RuntimeError):
     """The brokers do not do what is asked; the message says why and how to mend it."""
@@ -52,6 +55,8 @@ class Kafka(Section, frozen=True):
     """Set before every topic's name, such as "shop."."""
     clicks_topic: str = "clicks"
     """Where the clicks are read, without the prefix."""
+    rekey: bool = False
+    """Send the clicks on through a topic of their own, keyed by user, because they are not."""
     partitions: int = 4
     """Partitions of topics that are created; as many workers can share the work."""
     replication: int = -1
@@ -60,3 +65,13 @@ class Kafka(Section, frozen=True):
     """How long topics that are created keep clicks, alerts and dead letters."""
     tls: Tls = Tls()
     sasl: Sasl = Sasl()
+
+    @property
+    def received(self) -> str:
+        """The full name of the topic that clicks come in by."""
+        return self.topic_prefix + self.clicks_topic
+
+    @property
+    def clicks(self) -> str:
+        """The full name of the topic that clicks are read from: it is keyed by user."""
+        return self.received + (BY_USER if self.rekey else "")

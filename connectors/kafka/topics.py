@@ -12,7 +12,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from connectors.kafka.security import client_config
-from connectors.kafka.settings import BusError, Kafka
+from connectors.kafka.settings import BY_USER, BusError, Kafka
 from pipeline.settings import SettingsError
 
 CONNECT_SECONDS = 10
@@ -42,7 +42,7 @@ def changelog_name(kafka: Kafka) -> str:
 
 
 def topics(kafka: Kafka) -> list[Topic]:
-    """Return the eight topics, clicks first and the changelog last, with the prefix in their names.
+    """Return the topics, clicks first and the changelog last, with the prefix in their names.
 
     The changelog must have as many partitions as the click topic has, whatever the settings say.
     """
@@ -68,13 +68,16 @@ def topics(kafka: Kafka) -> list[Topic]:
             ours=ours,
         )
 
+    rekeyed = [topic(kafka.clicks_topic + BY_USER, kafka.partitions, kept | large)]
     return [
         topic(kafka.clicks_topic, kafka.partitions, kept, ours=False),
+        *(rekeyed if kafka.rekey else []),
         topic("interest-drift", kafka.partitions, kept),
         topic("interest-profiles", kafka.partitions, compacted),
         topic(FORECASTS, 1, compacted),
         topic("model-checkpoints", 1, compacted),  # chunks and manifest in one order
         topic("clicks-dlq", 1, kept | large),
+        topic("clicks-late", 1, kept | large),
         # Few and small, and trends are rebuilt from them: kept for good.
         topic(ROLLUPS, 1, kept | large | {"retention.ms": "-1"}),
         Topic(
@@ -96,7 +99,7 @@ def create(kafka: Kafka) -> list[str]:
     *others, changelog = topics(kafka)
     with _admin(kafka) as admin:
         made = [topic.name for topic in others if _create(admin, topic)]
-        clicks = admin.describe_topics([others[0].name])[0]["partitions"]
+        clicks = admin.describe_topics([kafka.clicks])[0]["partitions"]
         if _create(admin, replace(changelog, partitions=len(clicks))):
             made.append(changelog.name)
     return made
@@ -141,7 +144,7 @@ def check(kafka: Kafka) -> list[str]:
             differences += _differences(kafka, topic, found[topic.name]["partitions"], config)
         else:
             differences.append(f"topic {topic.name} is not there: make it with `driftline topics`")
-    clicks, changelog = (found.get(topic.name) for topic in (wanted[0], wanted[-1]))
+    clicks, changelog = (found.get(name) for name in (kafka.clicks, wanted[-1].name))
     if clicks and changelog and len(changelog["partitions"]) != len(clicks["partitions"]):
         differences.append(_unequal(kafka, wanted[-1].name, len(clicks["partitions"])))
     return differences

@@ -34,15 +34,16 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaError, UnknownMemberIdError
 from msgspec.structs import replace
 
+from connectors.kafka.decoding import decode_records
 from connectors.kafka.learner_files import LearnerFiles
 from connectors.kafka.live_settings import Worker
 from connectors.kafka.metadata import partitions
+from connectors.kafka.rekey import Origins
 from connectors.kafka.security import client_config
 from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.training import Task, Training
 from connectors.kafka.transport import RecordBatch, batch_agent, batch_app
 from connectors.summary import iso
-from connectors.wire import decode_clicks
 from pipeline.settings import Settings
 from pipeline.windows import Windows, WindowsState
 
@@ -82,7 +83,7 @@ def run_learner(
     kafka = replace(kafka, group=f"{kafka.group}-learner")
     files = LearnerFiles(directory)
     with files.alone():
-        topic = kafka.topic_prefix + kafka.clicks_topic
+        topic = kafka.clicks
         state = files.progress(topic, settings.version)
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
@@ -125,6 +126,7 @@ class Gathering:
         self._files = files
         self._training = training
         self._ends = dict(starts)
+        self._origins: dict[int, Origins] = {}
 
     async def take(self, batch: RecordBatch, highwaters: Mapping[int, int | None]) -> None:
         """Take a batch.
@@ -134,7 +136,9 @@ class Gathering:
             highwaters: of every partition the offset of its next record, as far as is known.
         """
         source = f"{batch.topic}/{batch.partition}"
-        clicks, rejects = decode_clicks(batch.values, batch.offsets, source, self._settings.source)
+        origins = self._origins.setdefault(batch.partition, Origins())
+        records = origins.fresh(batch.records)
+        clicks, rejects = decode_records(records, source, self._settings.source)
         self.rejected += len(rejects)
         self._ends[batch.partition] = max(batch.end, self._ends.get(batch.partition, 0))
         closed = self.windows.add(clicks, self._read(highwaters))

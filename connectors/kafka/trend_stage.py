@@ -57,6 +57,11 @@ class TrendStage:
         self._busy = asyncio.Lock()
         self._durable: int | None = None
 
+    @property
+    def here(self) -> bool:
+        """Whether this worker is the one that does it."""
+        return self._store is not None
+
     async def begin(self, span: Span) -> int:
         """Open the state where it is not open, and say where to read on."""
         async with self._busy:
@@ -136,8 +141,8 @@ class TrendStage:
 
     async def _sources(self) -> dict[str, TopicPartition]:
         """Return the click topic's partitions by the names that rollups give them."""
-        topic = self._kafka.topic_prefix + self._kafka.clicks_topic
-        partitions = await self._publisher.partitions(self._kafka.clicks_topic)
+        topic = self._kafka.clicks
+        partitions = await self._publisher.partitions(topic.removeprefix(self._kafka.topic_prefix))
         return {f"{topic}/{number}": TopicPartition(topic, number) for number in partitions}
 
     async def _silent(self, sources: dict[str, TopicPartition], offset: int) -> set[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from connectors.envelope import opened
 from connectors.layout import LayoutError, recognise
 from connectors.readers.base import Chunk, FileError
 from connectors.readers.lines import Lines
@@ -18,7 +19,8 @@ _BOM = b"\xef\xbb\xbf"
 def read_jsonl(path: Path, given: Mapping[str, str], size: int) -> Iterator[Chunk]:
     """Read a JSONL file; a map's "data.user.id" is a key of nested objects.
 
-    Fields that the map leaves out are recognised among the keys of the first batch.
+    Fields that the map leaves out are recognised among the keys of the first batch. Of structured
+    CloudEvents the data are read, unless the map itself leads through them.
 
     Args:
         path: The file, plain or gzip.
@@ -51,10 +53,15 @@ def read_jsonl(path: Path, given: Mapping[str, str], size: int) -> Iterator[Chun
 
 def _fields(path: Path, records: Sequence[bytes], given: Mapping[str, str]) -> dict[str, str]:
     read = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+    opens = not any(name.split(".")[0] == "data" for name in given.values())
     keys: dict[str, None] = {}
+    enveloped = False
     for record in records:
         try:
-            keys |= dict.fromkeys(read(record))
+            found = read(record)
+            if opens and "specversion" in found:
+                found, enveloped = read(opened(record)[0]), True
+            keys |= dict.fromkeys(found)
         except (ValueError, RecursionError):
             continue
     if not keys:
@@ -64,7 +71,16 @@ def _fields(path: Path, records: Sequence[bytes], given: Mapping[str, str]) -> d
         )
     flat = [key for key in keys if "." not in key]  # a dot would be read as a path
     nested = [name for name in given.values() if "." in name and name.split(".")[0] in keys]
+    return _recognised(path, [*flat, *nested], given, spare=["timestamp"] if enveloped else [])
+
+
+def _recognised(
+    path: Path, names: list[str], given: Mapping[str, str], *, spare: list[str]
+) -> dict[str, str]:
+    """Find the fields' names; `spare` ones are known beside the records, and come last."""
     try:
-        return recognise([*flat, *nested], given)
+        return recognise(names, given)
     except LayoutError as error:
+        if spare:
+            return _recognised(path, [*names, *spare], given, spare=[])
         raise FileError(f"{path}: {error}") from None

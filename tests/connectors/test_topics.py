@@ -8,7 +8,7 @@ from pipeline.settings import Duration, SettingsError
 
 
 def test_names_take_the_prefix():
-    """The seven topics carry the prefix, and the click topic its own name."""
+    """All topics carry the prefix, and the click topic its own name."""
     found = topics(Kafka(topic_prefix="shop.", clicks_topic="events"))
     assert [
         "shop.events",
@@ -17,6 +17,7 @@ def test_names_take_the_prefix():
         "shop.category-forecasts",
         "shop.model-checkpoints",
         "shop.clicks-dlq",
+        "shop.clicks-late",
         "shop.category-rollups",
         "shop.driftline-changelog",
     ] == [topic.name for topic in found]
@@ -25,10 +26,10 @@ def test_names_take_the_prefix():
 def test_what_stands_for_a_state_is_compacted():
     """What stands for a state is compacted, streams of events are kept for a time."""
     found = topics(Kafka(retention=Duration.parse("7d")))
-    assert ["delete", "delete", *["compact"] * 3, "delete", "delete", "compact"] == [
+    assert ["delete", "delete", *["compact"] * 3, *["delete"] * 3, "compact"] == [
         topic.config["cleanup.policy"] for topic in found
     ]
-    assert [str(7 * 86_400_000)] * 3 + ["-1"] == [
+    assert [str(7 * 86_400_000)] * 4 + ["-1"] == [
         topic.config["retention.ms"] for topic in found if "retention.ms" in topic.config
     ]
 

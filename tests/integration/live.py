@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -22,15 +21,20 @@ from kafka import TopicPartition as KafkaTp
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from workers import committed_offsets
 
+from connectors.kafka.decoding import decode_records
 from connectors.kafka.live_settings import SETTINGS, load_live
 from connectors.kafka.partitions import Stamp
 from connectors.kafka.produce import produce, timed_records
+from connectors.kafka.reading import Records, TopicReader
 from connectors.kafka.rollup_merge import RollupMerge
 from connectors.kafka.topics import create
 from connectors.store import Store
-from connectors.wire import decode_alert, decode_clicks, decode_profile
+from connectors.wire import decode_alert, decode_profile
 from pipeline.engine import Engine, Progress
-from pipeline.events import Clicks, SourcePosition
+from pipeline.events import Clicks, InterestProfile, SourcePosition
+from pipeline.interest import STATE, decode_into
+from pipeline.prior import UNIFORM
+from pipeline.settings import Settings
 from pipeline.trends import Trends
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +81,15 @@ States = tuple[Stamp, Progress, dict[str, bytes]]
 class Live:
     """A set of topics, the workers on them, and their results."""
 
-    def __init__(self, bootstrap: str, admin: KafkaAdminClient, home: Path, core: str = CORE):
+    def __init__(
+        self,
+        bootstrap: str,
+        admin: KafkaAdminClient,
+        home: Path,
+        core: str = CORE,
+        *,
+        rekey: bool = False,
+    ) -> None:
         self.admin, self.home = admin, home
         self.name = f"live-{os.getpid()}-{time.time_ns()}"
         self.toml = (
@@ -89,6 +101,7 @@ topic_prefix = "{self.name}."
 group = "{self.name}"
 partitions = {PARTITIONS}
 replication = 1
+rekey = {str(rekey).lower()}
 """
         )
         self.running: list[subprocess.Popen[bytes]] = []
@@ -136,6 +149,16 @@ replication = 1
         self.running.append(process)
         return process
 
+    def learn(self) -> None:
+        """Start a learner with its directory in `learner`."""
+        command = [sys.executable, ROOT / "tests" / "integration" / "learner_process.py"]
+        command += ["--settings", self.home / "settings.toml", "--directory", self.home / "learner"]
+        with (self.home / "log-learner").open("wb") as log:
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            self.running.append(
+                subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=environment)
+            )
+
     def stop(self) -> None:
         """Stop all workers in good order, so that their states can be opened."""
         for process in self.running:
@@ -150,6 +173,8 @@ replication = 1
     def wait_read(self, seconds: float = 90) -> None:
         """Wait until all that is on the bus was read and committed."""
         self.wait(lambda: self._is_read("clicks"), "clicks read", seconds)
+        by_user = self.kafka.clicks.removeprefix(self.kafka.topic_prefix)
+        self.wait(lambda: self._is_read(by_user), "clicks by user read", seconds)
         self.wait(lambda: self._is_read("category-rollups"), "rollups read", seconds)
 
     def _is_read(self, topic: str) -> bool:
@@ -235,54 +260,84 @@ replication = 1
     def states(self) -> dict[int, States]:
         """Return stamp, progress and states by partition, from the disk that came furthest."""
         found: dict[int, States] = {}
+        for number, path in self._furthest().items():
+            with Store(path) as store:
+                known = progress(store.progress())
+                found[number] = (stamp_of(store), known, dict(store.states()))
+        return found
+
+    def interests(self) -> dict[str, InterestProfile]:
+        """Return what every user wants, by the states of all partitions."""
+        found: dict[str, InterestProfile] = {}
+        for path in self._furthest().values():
+            with Store(path) as store:
+                found |= interests(store, self.settings)
+        return found
+
+    def _furthest(self) -> dict[int, Path]:
+        found: dict[int, tuple[int, Path]] = {}
         for directory in self.directories:
             for number in range(PARTITIONS):
-                path = directory / f"{self.topic('clicks')}-{number}"
-                if not path.exists():
-                    continue
-                with Store(path) as store:
-                    stamp = msgspec.msgpack.decode(store.get("stamp") or b"\x80", type=Stamp)
-                    if number not in found or stamp.next > found[number][0].next:
-                        found[number] = (stamp, progress(store.progress()), dict(store.states()))
-        return found
+                path = directory / f"{self.kafka.clicks}-{number}"
+                if path.exists():
+                    with Store(path) as store:
+                        reached = (stamp_of(store).next, path)
+                    found[number] = max(reached, found.get(number, reached))
+        return {number: path for number, (_, path) in found.items()}
 
 
 class Offline:
-    """What the engine says of the same partitions, each in one batch."""
+    """What the engine says of the same partitions, read back from the bus one after the other."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, each: Callable[[int, Records], None] = lambda *_: None) -> None:
+        """Replay; `each` is shown what is read, with the partition's number."""
         self.alerts: dict[str, object] = {}
         self.profiles: dict[str, object] = {}
         self.states: dict[int, States] = {}
-        rollups = []
-        logs: dict[int, list[ConsumerRecord]] = defaultdict(list)
-        for record in live.records("clicks"):
-            logs[record.partition].append(record)
-        for number, records in logs.items():
-            batch, rejects = decode_clicks(
-                [record.value for record in records],
-                np.array([record.offset for record in records]),
-                f"{live.topic('clicks')}/{number}",
-                live.settings.source,
-            )
-            engine = Engine(live.settings)
-            effects = engine.process(batch)
-            self.alerts |= {alert.id: alert for alert in effects.alerts}
-            self.profiles |= {u: engine.profile(u, s) for u, s in effects.profiles}
-            rollups += effects.rollups
-            stamp = Stamp(next=records[-1].offset + 1, dead_letters=len(rejects))
-            changes = engine.changes()
-            self.states[number] = (stamp, progress(changes.progress), dict(changes.states))
-        merge, trends = RollupMerge(), Trends(live.settings, prior=engine._prior_version)  # noqa: SLF001
-        sources = [f"{live.topic('clicks')}/{number}" for number in range(PARTITIONS)]
-        for rollup in rollups:
-            merge.add(rollup)
-        self.category_alerts = {
-            alert.id: alert
-            for rollup in merge.closed(sources)
-            for alert in trends.add(rollup).alerts
-        }
-        self.judged_until = merge.state.closed
+        self._merge = RollupMerge()
+        self._source = live.settings.source
+        with TopicReader(live.kafka, live.kafka.clicks) as reader:
+            for number in reader.partitions:
+                engine = Engine(live.settings)
+                stamp = Stamp()
+                while records := reader.next(number):
+                    each(number, records)
+                    self._apply(engine, f"{live.kafka.clicks}/{number}", records, stamp)
+                if stamp.next:
+                    changes = engine.changes()
+                    known = progress(changes.progress)
+                    self.states[number] = (stamp, known, dict(changes.states))
+        trends = Trends(live.settings, prior=UNIFORM.version)
+        sources = [f"{live.kafka.clicks}/{number}" for number in range(PARTITIONS)]
+        closed = self._merge.closed(sources)
+        self.category_alerts = {a.id: a for rollup in closed for a in trends.add(rollup).alerts}
+        self.judged_until = self._merge.state.closed
+
+    def _apply(self, engine: Engine, source: str, records: Records, stamp: Stamp) -> None:
+        fresh = stamp.origins.fresh(records)
+        batch, rejects = decode_records(fresh, source, self._source)
+        effects = engine.process(batch)
+        self.alerts |= {alert.id: alert for alert in effects.alerts}
+        self.profiles |= {u: engine.profile(u, s) for u, s in effects.profiles}
+        for rollup in effects.rollups:
+            self._merge.add(rollup)
+        stamp.next = records[-1].offset + 1
+        stamp.dead_letters += len(rejects)
+
+
+def stamp_of(store: Store) -> Stamp:
+    return msgspec.msgpack.decode(store.get("stamp") or b"\x80", type=Stamp)
+
+
+def interests(store: Store, settings: Settings) -> dict[str, InterestProfile]:
+    """Return what every user of a store wants."""
+    engine, state = Engine(settings, name=store.name), np.zeros(1, STATE)
+    found = {}
+    for user, data in store.states():
+        state[:] = np.zeros(1, STATE)
+        decode_into(state, 0, data)
+        found[user] = engine.profile(user, state[0])
+    return found
 
 
 def progress(data: bytes | None) -> Progress:

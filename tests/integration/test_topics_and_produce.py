@@ -84,6 +84,7 @@ def test_differences_are_told_with_how_to_mend_them(kafka, admin: KafkaAdminClie
         f"topic {prefix}interest-profiles has 1 partitions, not 3",
         f"topic {prefix}interest-profiles: cleanup.policy is delete, not compact",
         f"topic {prefix}clicks-dlq: retention.ms is 2592000000, not 86400000",
+        f"topic {prefix}clicks-late: retention.ms is 2592000000, not 86400000",
     ] == [line.split(",")[0] if "compacted" in line else line.split(": set")[0] for line in told]
     assert all("set" in line or "add" in line for line in told)
 

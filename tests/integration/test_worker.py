@@ -70,12 +70,24 @@ POISON = {
     "deep": b"[" * 100_000,
     "huge": click(item_id="y" * 3_000_000),
     "infinite": click(price=1e308).replace(b"1e+308", b"1e999"),
+    "of another schema": click(schema=2),
+    "Avro": b"\0\0\0\0\x01" + click(),
+    "a clock far ahead": click(timestamp="2090-01-01T00:00:00Z"),
+    "a CloudEvent of another version": b'{"specversion":"0.3","data":%b}' % click(),
 }
 
 
 def test_poison_goes_to_the_dead_letters_and_the_stream_goes_on(bootstrap, admin, tmp_path):
     """Every record is applied, late, a duplicate or a dead letter, which is as it was received."""
     good = [click(event_id=f"e{n}", timestamp=1_600_000_000 + n) for n in range(20)]
+    event = {
+        "specversion": "1.0",
+        "id": "1",
+        "source": "s",
+        "type": "t",
+        "data": json.loads(good[0]),
+    }
+    good[3] = json.dumps(event).encode()  # its own event_id is that of a duplicate
     late = click(event_id="late", timestamp=1_600_000_000 - 10 * 86_400)
     rows = [(0, b"u", value, []) for value in [*good[:10], *POISON.values(), *good[5:], late]]
     rows += [(1, None, None, []), (1, None, b"{", [("traced", b"1")])]
@@ -103,11 +115,18 @@ def test_poison_goes_to_the_dead_letters_and_the_stream_goes_on(bootstrap, admin
         assert b"1" == other[-1][1]["traced"]
         states = live.states()
         counts = states[0][1].counts
-        assert (20, 1, 5) == (counts.applied, counts.late, counts.duplicates)
+        assert (19, 1, 6) == (counts.applied, counts.late, counts.duplicates)
+        assert len(rows) - 2 == sum((19, 1, 6, len(POISON)))
+        [set_aside] = live.records("clicks-late")
+        assert (b"u", late) == (set_aside.key, set_aside.value)
+        headers = dict(set_aside.headers)
+        assert str(len(rows) - 3).encode() == headers["driftline-offset"]
+        assert b"interests.lateness" in headers["driftline-reason"]
         assert Stamp(next=len(rows) - 2, dead_letters=len(POISON)) == states[0][0]
         assert Stamp(next=2, dead_letters=2) == states[1][0]
         name = live.topic("clicks")
-        for outcome, count in {"applied": 20, "late": 1, "duplicate": 5, "dead_letter": 10}.items():
+        expected = {"applied": 19, "late": 1, "duplicate": 6, "dead_letter": len(POISON)}
+        for outcome, count in expected.items():
             line = f'driftline_events_total{{outcome="{outcome}",source="{name}/0"}} {count}.0'
             assert line in told
 

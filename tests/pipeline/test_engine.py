@@ -52,13 +52,14 @@ class Recorder:
             progress=progress,
             capacity=capacity,
         )
-        self.alerts, self.profiles, self.rollups = [], [], []
+        self.alerts, self.profiles, self.rollups, self.late = [], [], [], []
 
     def process(self, batch):
         effects = self.engine.process(batch)
         self.alerts += effects.alerts
         self.profiles += [self.engine.profile(user, state) for user, state in effects.profiles]
         self.rollups += effects.rollups
+        self.late += effects.late
 
     def commit(self):
         changes = self.engine.changes()
@@ -89,6 +90,7 @@ def test_cuts_do_not_matter(rows, cuts):
     edges = [0, *sorted(min(c, len(rows)) for c in cuts), len(rows)]
     for start, end in zip(edges, edges[1:], strict=False):
         cut.process(batch.take(slice(start, end)))
+    assert whole.late == cut.late
     assert whole.outcome() == cut.outcome()
 
 
@@ -122,10 +124,11 @@ def test_an_event_met_again_after_its_state_was_stored_is_not_applied_twice(rows
 
 @given(events)
 def test_every_event_is_accounted_for(rows):
-    """In = applied + late + duplicate."""
+    """In = applied + late + duplicate, and every late event is named."""
     recorder = Recorder()
     recorder.process(clicks(rows))
     counts = recorder.engine.progress.counts
+    assert counts.late == len(recorder.late)
     assert len(rows) == counts.applied + counts.late + counts.duplicates
 
 
@@ -189,6 +192,7 @@ def test_late_and_duplicate_events_are_counted_and_not_applied():
     recorder = Recorder()
     recorder.process(clicks(rows))
     assert Counts(applied=2, late=1, duplicates=1) == recorder.engine.progress.counts
+    assert [2] == recorder.late
 
 
 def test_profile_shows_both_time_scales_and_newest_items_first():
