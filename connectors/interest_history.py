@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.interest import STATE
 from pipeline.segments import TOP, Interests
 
 FOLDER = "interests"
@@ -49,7 +50,8 @@ class InterestHistory:
         """Take users and their states, as `Effects.profiles` has them."""
         if profiles:
             users = [user for user, _ in profiles]
-            states = np.array([state for _, state in profiles])
+            # numpy.array would find out the common layout of the records one by one.
+            states = np.frombuffer(b"".join([state.tobytes() for _, state in profiles]), STATE)
             weights = states["slots"]["short"].astype(np.float64)
             top = np.argsort(-weights, axis=1, kind="stable")[:, :TOP]
             total = np.maximum(weights.sum(1, keepdims=True), 1e-300)
