@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +33,8 @@ BACK = 0.5
 """A change is taken back when the interests left have regained this part of their share."""
 MOST_INTERESTS = 5
 MOST_EVIDENCE = 8
+MOST_TO_CLEAR = 1000
+"""Observations, more than which are nothing to wait for."""
 
 Counts = NDArray[np.float64]
 
@@ -176,8 +179,12 @@ def _evidence(state: np.void, length: int, factors: Counts, names: Names) -> lis
     ]
 
 
-def _observations_to_clear(before: Counts, since: Counts, threshold: float) -> int:
+def _observations_to_clear(
+    before: Counts, since: Counts, threshold: float
+) -> int | msgspec.UnsetType:
     """Estimate how many observations like those before would raise the opposite alarm.
+
+    Unset where items have changed within the same categories, so that these tell nothing.
 
     Each tells as much as the relative entropy of the interests before to those since; the
     detector takes the root of a likelihood ratio, hence half of it.
@@ -186,4 +193,4 @@ def _observations_to_clear(before: Counts, since: Counts, threshold: float) -> i
     one, other = before + floor, since + floor
     one, other = one / one.sum(), other / other.sum()
     told = float((one * np.log(one / other)).sum()) / 2
-    return math.ceil(threshold / max(told, 1e-9))
+    return math.ceil(threshold / told) if told * MOST_TO_CLEAR > threshold else msgspec.UNSET

@@ -47,6 +47,17 @@ def test_an_alert_says_how_strong_how_sure_and_what_clears_it():
     assert raised.clears_after / 2 <= taken <= 2 * raised.clears_after
 
 
+def test_other_items_of_the_same_categories_are_a_change():
+    """Nothing moved between categories, and an alert is raised all the same."""
+    rows = shopper("anna", phases(CATS, CATS, length=100))
+    for n, row in enumerate(rows[100:]):
+        row["item"] = f"other-{row['category']}-{n % 7}"
+    [alert] = Engine(QUICK).process(clicks(rows)).alerts
+    assert alert.source.position >= 100
+    assert alert.strength < 0.3
+    assert all(told.item_id.startswith("other") for told in alert.evidence)
+
+
 def test_one_odd_visit_is_no_change():
     """A single visit of forty new items in new categories raises nothing."""
     rows = shopper("anna", phases(CATS, length=120))
