@@ -152,7 +152,7 @@ class Fleet:
             self.workers.append(Process(command, home / f"{name}.log", home / name))
         self.learner: Process | None = None
         if learner:
-            command = [sys.executable, "-m", "connectors.cli", "learner"]
+            command = [sys.executable, "-c", "from connectors.cli import main; main()", "learner"]
             command += [f"--settings={self.settings}", f"--directory={home / 'learner'}"]
             self.learner = Process(command, home / "learner.log", home / "learner")
         self._over = threading.Event()

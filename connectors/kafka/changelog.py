@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced
 
 from connectors.kafka.messages import Message
 from connectors.kafka.security import client_config
@@ -123,7 +123,10 @@ class Changelog:
             end = await self._send(producer, items)
             await asyncio.gather(*sent)
             await producer.commit_transaction()
-        except ProducerFenced as error:
+        except (ProducerFenced, IllegalOperation) as error:  # the latter follows any other failure
+            fenced = isinstance(error, ProducerFenced) or _is_dead(producer)
+            if not fenced:
+                raise BusError(f"a flush to {self.name} failed: {error}") from error
             raise FencedError(
                 f"another worker has taken over {self.name}: this one was silent for too long"
             ) from error
@@ -165,6 +168,10 @@ class Changelog:
                 f"cannot read {self.name}: {error}; `driftline topics check` says what is missing"
             ) from error
         return first[self._at], end[self._at]
+
+
+def _is_dead(producer: AIOKafkaProducer) -> bool:
+    return bool(producer._txn_manager.is_fatal_error())  # noqa: SLF001  it tells nowhere else
 
 
 def _retrieved(future: asyncio.Future[Any]) -> asyncio.Future[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 
 from aiokafka.errors import KafkaError
@@ -11,8 +12,9 @@ from faust.types import TP
 
 from connectors.kafka.changelog import Changelog, FencedError
 from connectors.kafka.live_settings import Worker
+from connectors.kafka.messages import Message
 from connectors.kafka.metrics import Metrics
-from connectors.kafka.partitions import Partition
+from connectors.kafka.partitions import PATIENCE, Partition
 from connectors.kafka.publisher import Publisher
 from connectors.kafka.restore import open_state, set_aside
 from connectors.kafka.settings import BusError, Kafka
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 20.0
 """How long a partition that is to leave may take to finish its batch and flush."""
+BEAT_SECONDS = 30.0
+"""How long the event loop may stand still before the worker counts as sick."""
 
 
 class InterestStage:
@@ -46,7 +50,10 @@ class InterestStage:
         self._turns: dict[TP, int] = {}
         self._opening: dict[TP, asyncio.Lock] = {}
         self._durable: dict[TP, int] = {}
-        self.metrics = Metrics(lambda: list(self._partitions.values()))
+        self._beaten = time.monotonic()
+        self.metrics = Metrics(
+            lambda: list(self._partitions.values()), sickness=self.sickness, troubles=self.troubles
+        )
 
     async def begin(self, span: Span) -> int:
         """Open and restore a partition's state where it is not open, and say where to read on.
@@ -85,9 +92,11 @@ class InterestStage:
             if partition.leaving or partition.broken:
                 return
             try:
-                await self._publisher.publish(await partition.apply(batch))
+                await self._publish(partition, await partition.apply(batch))
                 if partition.due(records=self._worker.flush_records, seconds=self._seconds):
                     await self._flush(tp, partition)
+            except FencedError as error:
+                _lose(partition, error)
             except CorruptStoreError as error:
                 partition.broken = True
                 await self._discard(partition)
@@ -98,15 +107,23 @@ class InterestStage:
                 raise
 
     async def flush(self) -> None:
-        """Flush the partitions for which it is time: where little comes, time alone decides."""
+        """Flush the partitions for which it is time: where little comes, time alone decides.
+
+        Raises:
+            FencedError: another worker has a partition, and yet it is not taken from this one.
+        """
         for tp, partition in list(self._partitions.items()):
+            self._require_news_of(partition)
             async with partition.turn:
                 if (
                     not partition.leaving
                     and not partition.broken
                     and partition.due(records=self._worker.flush_records, seconds=self._seconds)
                 ):
-                    await self._flush(tp, partition)
+                    try:
+                        await self._flush(tp, partition)
+                    except FencedError as error:
+                        _lose(partition, error)
 
     async def release(self, revoked: set[TP]) -> None:
         """Flush and close the states of partitions that go elsewhere."""
@@ -120,6 +137,48 @@ class InterestStage:
         """Flush and close all states, and disconnect."""
         await self.release(set(self._partitions))
         await self._publisher.close()
+
+    def beat(self) -> None:
+        """Say that the event loop runs."""
+        self._beaten = time.monotonic()
+
+    def sickness(self) -> list[str]:
+        """Say what only a restart mends; empty where there is nothing."""
+        still = time.monotonic() - self._beaten
+        told = [f"the event loop has stood still for {still:.0f} s"] if still > BEAT_SECONDS else []
+        lost = [p for p in self._partitions.values() if p.lost_at is not None]
+        return told + [f"{partition.source}: {partition.trouble}" for partition in lost]
+
+    def troubles(self) -> list[str]:
+        """Say what does not go on, and why; empty where all goes on."""
+        told = [f"{p.source}: {p.trouble}" for p in self._partitions.values() if p.trouble]
+        opening = [f"{tp.topic}/{tp.partition}" for tp in self._opening if self._is_opening(tp)]
+        told += [f"{source}: its state is being restored" for source in opening]
+        return self.sickness() + told
+
+    def _is_opening(self, tp: TP) -> bool:
+        return self._opening[tp].locked() and tp not in self._partitions
+
+    def _require_news_of(self, partition: Partition) -> None:
+        """Raise where a partition is lost and no assignment has said so for two sessions."""
+        patience = 2 * self._worker.session_timeout / 1000
+        if partition.lost_at is not None and time.monotonic() > partition.lost_at + patience:
+            raise FencedError(partition.trouble)
+
+    async def _publish(self, partition: Partition, messages: list[Message]) -> None:
+        """Publish, as soon as the brokers take it; what they have taken before is said again."""
+        while True:
+            try:
+                await self._publisher.publish(messages)
+            except BusError as error:
+                if partition.leaving:
+                    raise
+                partition.wait_for(error)
+            else:
+                partition.trouble = ""
+                return
+            await self._publisher.close()
+            await asyncio.sleep(PATIENCE)
 
     @property
     def _seconds(self) -> float:
@@ -174,3 +233,11 @@ class InterestStage:
             await partition.close()
         except (StoreError, KafkaError) as error:
             log.warning("%s: %s", partition.source, error)
+
+
+def _lose(partition: Partition, error: FencedError) -> None:
+    """Do nothing more with a partition that is another worker's; an assignment will say so."""
+    partition.broken = True
+    partition.lost_at = time.monotonic()
+    partition.trouble = str(error)
+    log.warning("%s is not touched any more: %s", partition.source, error)

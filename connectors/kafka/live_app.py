@@ -95,6 +95,9 @@ def _attend(
     async def serve() -> None:
         if worker.metrics_port:
             interest.metrics.serve(worker.metrics_port)
+        while not app.should_stop:
+            interest.beat()
+            await app.sleep(1.0)
 
     @app.task  # type: ignore[untyped-decorator]
     async def flush() -> None:

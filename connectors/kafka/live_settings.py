@@ -25,7 +25,7 @@ class Worker(Section, frozen=True):
     data: str = "data"
     """The directory of the states; each worker on a machine may have its own, or all the same."""
     metrics_port: int = 0
-    """Where Prometheus reads the metrics, on the loopback address only; 0: nowhere."""
+    """Of /metrics, /healthz and /readyz, on the loopback address only; 0: nowhere."""
     hot_users: int = 20_000
     """Users of a partition whose states are kept in memory, some 4 kB each."""
     batch: int = 16_384

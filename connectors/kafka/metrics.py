@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from wsgiref.simple_server import WSGIServer
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -20,8 +22,15 @@ class Metrics(Collector):
     Totals of events are those of a partition's whole history, and go with it to other workers.
     """
 
-    def __init__(self, partitions: Callable[[], Iterable[Partition]]) -> None:
+    def __init__(
+        self,
+        partitions: Callable[[], Iterable[Partition]],
+        *,
+        sickness: Callable[[], list[str]],
+        troubles: Callable[[], list[str]],
+    ) -> None:
         self._partitions = partitions
+        self._told = {"/healthz": sickness, "/readyz": troubles}
         self.split_users: Callable[[], int] = lambda: 0
         """Tells how many users were met in several partitions, see `keying`."""
 
@@ -50,11 +59,33 @@ class Metrics(Collector):
         return iter([events, alerts, lag, offset, split])
 
     def serve(self, port: int) -> WSGIServer:
-        """Answer over HTTP, on this machine only."""
+        """Answer over HTTP, on this machine only.
+
+        `/metrics` is for Prometheus. `/readyz` answers 200 where all partitions go on, `/healthz`
+        where they do or a restart would not help; else 503, and why.
+        """
         registry = CollectorRegistry()
         registry.register(self)
-        server, _ = start_http_server(port, addr=LOOPBACK, registry=registry)
+        metrics = make_wsgi_app(registry)
+
+        def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+            ask = self._told.get(environ["PATH_INFO"])
+            if ask is None:
+                found: Iterable[bytes] = metrics(environ, start)
+                return found
+            told = ask()
+            status = "503 Service Unavailable" if told else "200 OK"
+            start(status, [("Content-Type", "text/plain; charset=utf-8")])
+            return ["\n".join(told or ["ok"]).encode() + b"\n"]
+
+        server = make_server(LOOPBACK, port, answer, handler_class=_Quiet)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         return server
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  its name in the library
+        """Leave the log to what matters."""
 
 
 def outcomes(partition: Partition) -> dict[str, int]:

@@ -113,6 +113,10 @@ class Partition:
         """Set where the partition is to go elsewhere: nothing more is waited for."""
         self.broken = False
         """Set where what is in memory must not become durable."""
+        self.lost_at: float | None = None
+        """When it turned out that another worker has the partition, by the monotonic clock."""
+        self.trouble = ""
+        """Why nothing goes on, where nothing does."""
         stored = store.get(_STAMP)
         self.stamp = msgspec.msgpack.decode(stored, type=Stamp) if stored else Stamp()
         self.durable = self.stamp.next
@@ -195,10 +199,16 @@ class Partition:
         followed = Followed.now(self._followed.log, end)
         await self._keep([*items, followed.pair()])
         # 6. From now on the source offset may be committed.
+        self.trouble = ""
         self._followed = followed
         self._profiles.clear()
         self.durable = self.stamp.next
         self._flushed = time.monotonic()
+
+    def wait_for(self, error: Exception) -> None:
+        """Say that nothing goes on before the cause of an error is gone."""
+        self.trouble = str(error)
+        log.error("%s stands still until this is mended: %s", self.source, error)
 
     async def close(self) -> None:
         """Release store and changelog."""
@@ -221,7 +231,7 @@ class Partition:
             except BusError as error:
                 if self.leaving:
                     raise
-                log.warning("%s: nothing goes on before they do. %s", self.source, error)
+                self.wait_for(error)
             await asyncio.sleep(PATIENCE)
             try:
                 end = await self._fate(items)
@@ -261,7 +271,7 @@ class Partition:
             except StoreError as error:
                 if self.leaving:
                     raise
-                log.error("%s: nothing goes on before it does", error)  # noqa: TRY400
+                self.wait_for(error)
             await asyncio.sleep(PATIENCE)
             try:
                 self.store = await asyncio.to_thread(_reopened, self.store)

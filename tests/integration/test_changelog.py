@@ -197,3 +197,20 @@ def test_a_damaged_store_is_repaired_from_the_changelog(story, tmp_path):
     story.live.wait(lambda: "rebuilt from the changelog" in story.live.logs(), "repaired")
     story.live.stop()
     story.goes_on()
+
+
+def test_a_worker_whose_partition_was_claimed_gives_it_up(story):
+    """It writes nothing more, says so, and ends where no assignment takes the partition from it."""
+
+    async def claim():
+        log = Changelog(story.live.kafka, 0)
+        await log.claim()
+        await log.close()
+
+    worker = story.live.start()
+    story.live.wait(lambda: story.live.logs().count("Worker ready") == 2, "second worker")
+    run(claim())
+    story.live.produce(shopping(40, days=1, seed=9))
+    assert worker.wait(60) != 0
+    assert "clicks/0 is not touched any more: another worker has taken over" in story.live.logs()
+    story.goes_on()

@@ -101,6 +101,9 @@ def test_poison_goes_to_the_dead_letters_and_the_stream_goes_on(bootstrap, admin
         live.wait_read()
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             told = answer.read().decode()
+        for path in ("healthz", "readyz"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}") as answer:
+                assert (200, b"ok\n") == (answer.status, answer.read())
         live.stop()
         letters = [(r, dict(r.headers)) for r in live.records("clicks-dlq")]
         mine, other = (
