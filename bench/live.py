@@ -1,0 +1,177 @@
+"""Events a second of the worker's whole job, beside other ways to read the same topic.
+
+python -m bench.live [--events 600000] [--seconds 20] [--repeats 3]
+
+One broker, one topic of two partitions, real events keyed by user. The clock of each starts behind
+its first batch, so that starting up does not count, and stops after so many events or seconds.
+Peers that are not dependencies of ours live in an environment of their own, build/bench/peers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from bench.machine import inputs, save
+from connectors.files import read
+from connectors.kafka.produce import Record, produce, timed_records
+from connectors.kafka.settings import Kafka
+from connectors.kafka.topics import create
+from deploy.kafka.cluster import Cluster
+from pipeline.settings import Source
+
+PEERS = Path("build/bench/peers")
+PINNED = ["quixstreams==3.28.1", "bytewax[kafka]==0.21.1"]
+TARGETS = {"faust Table count": 30.0, "quix stateful count": 2.0}
+"""How many times as fast the whole job has to be."""
+PROGRAMS = {
+    "aiokafka decoding": (sys.executable, "aiokafka_decode.py"),
+    "faust Table count": (sys.executable, "faust_table.py"),
+    "quix stateful count": (str(PEERS / "bin/python"), "quix_count.py"),
+    "bytewax stateful count": (str(PEERS / "bin/python"), "bytewax_count.py"),
+}
+OURS = "driftline worker, whole job"
+START_SECONDS = 90.0
+
+
+def environment() -> str | None:
+    """Install the peers where they are not yet; return why they cannot be."""
+    uv = Path(sys.executable).with_name("uv")
+    made = [str(uv), "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(PEERS)]
+    target = ["--quiet", "--python", str(PEERS / "bin/python")]
+    for command in (made, [str(uv), "pip", "install", *target, *PINNED]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own command
+        if done.returncode:
+            return done.stderr.strip().splitlines()[-1]
+    return None
+
+
+def events(count: int) -> Iterator[Record]:
+    """Return real purchases as records, from the beginning of the year."""
+    path = inputs()["complete_journey"]
+    batches = (clicks for clicks, _ in read([path], Source()))
+    return itertools.islice(timed_records(batches), count)
+
+
+def peer(name: str, kafka: Kafka, count: int, seconds: float) -> float:
+    """Run a peer; return its events a second."""
+    python, program = PROGRAMS[name]
+    path = Path("bench/peers", program)
+    command = [python, str(path), ",".join(kafka.bootstrap_servers), kafka.clicks]
+    done = subprocess.run(  # noqa: S603  our own command
+        [*command, str(count), str(seconds)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=START_SECONDS + 2 * seconds,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd())]))},
+    )
+    if done.returncode or not done.stdout.strip():
+        raise RuntimeError(f"{name} failed: {done.stderr[-2000:]}")
+    seen, took = done.stdout.split()[-2:]
+    return int(seen) / float(took)
+
+
+def worker(kafka: Kafka, count: int, seconds: float, home: Path) -> float:
+    """Run the worker in a group of its own; return its events a second, read off its metrics."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    home.mkdir()
+    settings = home / "driftline.toml"
+    servers = ", ".join(f'"{server}"' for server in kafka.bootstrap_servers)
+    settings.write_text(
+        f'[kafka]\nbootstrap_servers = [{servers}]\ngroup = "{home.name}"\nreplication = 1\n'
+        f'partitions = 2\n[worker]\ndata = "{home}/data"\nmetrics_port = {port}\n'
+    )
+    driftline = str(Path(sys.executable).with_name("driftline"))
+    subprocess.run(  # noqa: S603  our own command
+        [driftline, "topics", "create", "--settings", settings], check=True, capture_output=True
+    )
+    with (home / "log").open("wb") as log:
+        command = [driftline, "worker", "--settings", str(settings)]
+        process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603  our own command
+    try:
+        return _followed(port, count, seconds)
+    except TimeoutError:
+        raise RuntimeError(f"the worker did not start: {home / 'log'} says why") from None
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _followed(port: int, count: int, seconds: float) -> float:
+    until, first, began = time.monotonic() + START_SECONDS, 0, 0.0
+    while True:
+        now, seen = time.monotonic(), _offsets(port)
+        if not first and seen:
+            first, began = seen, now
+        if first and (seen >= count or now - began > seconds):
+            return (seen - first) / (now - began)
+        if not first and now > until:
+            raise TimeoutError
+        time.sleep(0.1)  # each look takes a moment from the worker
+
+
+def _offsets(port: int) -> int:
+    address = f"http://127.0.0.1:{port}/metrics"
+    with suppress(OSError), urllib.request.urlopen(address) as answer:
+        lines = answer.read().decode().splitlines()
+        return int(
+            sum(float(text.split()[-1]) for text in lines if text.startswith("driftline_offset{"))
+        )
+    return 0
+
+
+def main() -> None:
+    """Print a line a competitor, and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=600_000)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    lack = environment()
+    if lack:
+        print(f"  quix and bytewax are left out: {lack}")
+    names = [name for name in PROGRAMS if not lack or PROGRAMS[name][0] == sys.executable]
+    runs: dict[str, list[float]] = {name: [] for name in [OURS, *names]}
+    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as folder:
+        home = Path(folder)
+        with Cluster(directory=home / "kafka") as cluster:
+            kafka = Kafka(
+                bootstrap_servers=cluster.bootstrap.split(","), partitions=2, replication=1
+            )
+            create(kafka)
+            sent = produce(kafka, events(options.events))
+            print(
+                f"{sent:,} events of Complete Journey; {options.repeats} repeats: min, median, max"
+            )
+            for repeat in range(options.repeats):
+                ours = worker(kafka, sent, options.seconds, home / f"worker-{repeat}")
+                runs[OURS].append(ours)
+                for name in names:
+                    runs[name].append(peer(name, kafka, sent, options.seconds))
+    told = statistics.median(runs[OURS])
+    for name, speeds in runs.items():
+        median = statistics.median(speeds)
+        ratio = "" if name == OURS else f"; ours is {told / median:.1f} times as fast"
+        target = f" (target {TARGETS[name]:.0f})" if name in TARGETS else ""
+        print(
+            f"  {name:28} {min(speeds):>9,.0f} {median:>9,.0f} {max(speeds):>9,.0f} events/s"
+            f"{ratio}{target}"
+        )
+    print(f"  written to {save('live', {'events': sent, 'events_per_second': runs})}")
+
+
+if __name__ == "__main__":
+    main()
