@@ -15,6 +15,8 @@ from pipeline.events import USER_KINDS, DriftAlert, Interest
 from pipeline.levels import RETURN, Levels, LevelsState
 from pipeline.rollups import Rollup
 
+LEADING = 0.5
+"""One category at least moves by this part of the least shift: many small causes are not one."""
 UNFOLDING = 1
 """Windows after a shift in which what moves belongs to it: it may have begun late in its window."""
 MOST_CATEGORIES = 10
@@ -96,9 +98,10 @@ class Population:
         moved = (came - usual) / max(1 - usual, 0.01)
         if moved < self._share:  # they left, and went to no place in particular
             moved = (before - stayed) / max(before, 0.01)
-        if not news or moved < self._share:
-            return None
         expected = {name: self._levels.expected(name, n) for name in news}
+        leading = max((abs(counts[name] / n - expected[name]) for name in news), default=0.0)
+        if moved < self._share or leading < LEADING * self._share:
+            return None
         named = [*gained[:MOST_CATEGORIES], *lost[:MOST_CATEGORIES]]
         return Shift(
             before=[Interest(name, round(expected[name], 4)) for name in named],
