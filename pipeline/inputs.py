@@ -100,6 +100,8 @@ class Inputs:
         loud = self._volume(rollup, volume)
         if self.state.windows < self._warm_up:
             off, loud = {}, None
+        if rollup.cut:
+            loud = None
         fault = self._fault(shares, off, loud)
         if off and self.state.faulty < ACCEPTED:
             self.state.faulty += 1

@@ -38,7 +38,8 @@ class Rollup(msgspec.Struct, frozen=True, kw_only=True):
     `counts` has the events that count by category, `types` all events by type, `uncategorised`
     those that bear no category. `users` has sampled users by their symbol, each with the categories
     met, as places in `counts`; `items` the sampled items by symbol, with their events. `position`
-    is the place in the source of the event that closed the window.
+    is the place in the source of the event that closed the window; `cut` tells that none did: the
+    source ended within it.
     """
 
     start: int
@@ -50,6 +51,7 @@ class Rollup(msgspec.Struct, frozen=True, kw_only=True):
     items: dict[int, int] = {}
     source: str
     position: int
+    cut: bool = False
 
     @property
     def total(self) -> int:
@@ -162,6 +164,7 @@ class Rollups:
             items=dict(sorted(window.items.items())),
             source=self.state.source,
             position=position,
+            cut=start + self._size > self.state.newest,
         )
 
 
@@ -191,6 +194,7 @@ def merged(rollups: Sequence[Rollup]) -> Rollup:
         items=_smallest(items, SAMPLED_ITEMS),
         source=first.source,
         position=first.position,
+        cut=any(rollup.cut for rollup in rollups),
     )
 
 

@@ -129,6 +129,12 @@ def test_a_new_producer_is_accepted_in_the_end():
     assert [AlertKind.INPUT_DRIFT, AlertKind.POPULATION_SHIFT] == kinds
 
 
+def test_a_log_that_ends_within_a_window_is_no_silence():
+    """A few hours of the last day are not held against a whole one."""
+    rows = [row for row in shop() if row["time"] < 40 * DAY + DAY // 12]
+    assert AlertKind.INPUT_DRIFT not in {alert.kind for alert in told(rows)}
+
+
 def shift_alert():
     return DriftAlert(
         id="s",
