@@ -44,6 +44,7 @@ parity: $(STAMP) ## live and replayed, on whole data sets: the same alerts, prof
 bench: $(STAMP) ## speed, memory and quality, beside what they are compared with
 	@$(BIN)/python -m bench.interest
 	@$(BIN)/python -m bench.live
+	@$(BIN)/python -m bench.latency
 	@$(BIN)/python -m bench.recovery
 	@$(BIN)/python -m bench.decoding ../shared/data/online_retail/events.csv.gz build/bench/complete_journey.parquet
 	@$(BIN)/python -m bench.training

@@ -20,7 +20,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.machine import inputs, save
@@ -85,6 +85,16 @@ def peer(name: str, kafka: Kafka, count: int, seconds: float) -> float:
 
 def worker(kafka: Kafka, count: int, seconds: float, home: Path) -> float:
     """Run the worker in a group of its own; return its events a second, read off its metrics."""
+    with started(kafka, home) as port:
+        return _followed(port, count, seconds)
+
+
+@contextmanager
+def started(kafka: Kafka, home: Path, more: str = "") -> Iterator[int]:
+    """Run a worker, named by its directory; give the port of its metrics.
+
+    `more` are further lines of its settings file.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     home.mkdir()
@@ -92,7 +102,7 @@ def worker(kafka: Kafka, count: int, seconds: float, home: Path) -> float:
     servers = ", ".join(f'"{server}"' for server in kafka.bootstrap_servers)
     settings.write_text(
         f'[kafka]\nbootstrap_servers = [{servers}]\ngroup = "{home.name}"\nreplication = 1\n'
-        f'partitions = 2\n[worker]\ndata = "{home}/data"\nmetrics_port = {port}\n'
+        f'partitions = 2\n[worker]\ndata = "{home}/data"\nmetrics_port = {port}\n{more}'
     )
     driftline = str(Path(sys.executable).with_name("driftline"))
     subprocess.run(  # noqa: S603  our own command
@@ -102,9 +112,11 @@ def worker(kafka: Kafka, count: int, seconds: float, home: Path) -> float:
         command = [driftline, "worker", "--settings", str(settings)]
         process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603  our own command
     try:
-        return _followed(port, count, seconds)
+        yield port
     except TimeoutError:
-        raise RuntimeError(f"the worker did not start: {home / 'log'} says why") from None
+        raise RuntimeError(
+            f"the worker did not start: {(home / 'log').read_text()[-2000:]}"
+        ) from None
     finally:
         process.terminate()
         process.wait()
@@ -113,7 +125,7 @@ def worker(kafka: Kafka, count: int, seconds: float, home: Path) -> float:
 def _followed(port: int, count: int, seconds: float) -> float:
     until, first, began = time.monotonic() + START_SECONDS, 0, 0.0
     while True:
-        now, seen = time.monotonic(), _offsets(port)
+        now, seen = time.monotonic(), offsets(port)
         if not first and seen:
             first, began = seen, now
         if first and (seen >= count or now - began > seconds):
@@ -123,7 +135,8 @@ def _followed(port: int, count: int, seconds: float) -> float:
         time.sleep(0.1)  # each look takes a moment from the worker
 
 
-def _offsets(port: int) -> int:
+def offsets(port: int) -> int:
+    """Return how many records a worker has dealt with, by its metrics."""
     address = f"http://127.0.0.1:{port}/metrics"
     with suppress(OSError), urllib.request.urlopen(address) as answer:
         lines = answer.read().decode().splitlines()
