@@ -13,7 +13,7 @@ import msgspec
 from scipy.special import stdtrit
 
 from pipeline.events import Interest
-from pipeline.rollups import Rollup
+from pipeline.rollups import SAMPLED_ITEMS, Rollup
 from pipeline.volume import Volume
 
 RATE = 0.001
@@ -48,6 +48,8 @@ class InputsState(msgspec.Struct, kw_only=True):
     signals: dict[str, Signal] = {}
     known: dict[int, int] = {}
     """Of items met, by symbol, the newest window that had them."""
+    limit: int = 2**64 - 1
+    """The largest symbol up to which every window's sample had all items."""
     faulty: int = 0
 
 
@@ -95,7 +97,7 @@ class Inputs:
             rollup: The window.
             volume: What is expected of the volume; the window itself not yet in it.
         """
-        shares = _shares(rollup, self.state.known)
+        shares = _shares(rollup, self.state)
         off = self._off(rollup, shares)
         loud = self._volume(rollup, volume)
         if self.state.windows < self._warm_up:
@@ -178,16 +180,20 @@ class Inputs:
             if not at_once:
                 signal.spread += weight * (1.25 * abs(moved) - signal.spread)
         known = self.state.known | dict.fromkeys(rollup.items, rollup.start // self._size)
-        self.state.known = {item: known[item] for item in nsmallest(KNOWN_ITEMS, known)}
+        if len(rollup.items) >= SAMPLED_ITEMS:
+            self.state.limit = min(self.state.limit, max(rollup.items))
+        kept = [item for item in nsmallest(KNOWN_ITEMS, known) if item <= self.state.limit]
+        self.state.known = {item: known[item] for item in kept}
         self.state.windows += 1
 
 
-def _shares(rollup: Rollup, known: dict[int, int]) -> dict[str, float]:
+def _shares(rollup: Rollup, state: InputsState) -> dict[str, float]:
     """Return the share of each type, of items never met and of events without a category."""
     events = max(sum(rollup.types.values()), 1)
     shares = {f"type {name}": n / events for name, n in rollup.types.items()}
     shares[UNCATEGORISED] = rollup.uncategorised / max(rollup.total, 1)
-    limit = max(known) if len(known) == KNOWN_ITEMS else 2**64
+    known = state.known
+    limit = max(known) if len(known) == KNOWN_ITEMS else state.limit
     asked = {item: n for item, n in rollup.items.items() if item <= limit}
     if known and asked:
         unseen = sum(n for item, n in asked.items() if item not in known)
