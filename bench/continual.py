@@ -172,7 +172,8 @@ def main() -> None:
             found[name].append(run(weeks, replace(settings, seed=seed), name))
     for name, runs in found.items():
         spent = costs(runs)
-        print(f"\n{name}: mean of {len(weeks)} windows, {len(runs)} seeds, per cent")
+        judged = sum(report["evaluated"] > 0 for report in runs[0])
+        print(f"\n{name}: mean of {judged} windows, {len(runs)} seeds, per cent")
         print("\n".join(table(runs)))
         print(
             f"{spent['training_seconds']:.0f} s of training; replay buffer "
