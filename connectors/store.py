@@ -34,6 +34,8 @@ LAYOUT = 1
 MEMORY = 256 << 20
 """Bytes for the block caches and write buffers of all stores of a process together."""
 
+_BUFFER, _BULK_BUFFER = MEMORY // 8, MEMORY * 3 // 8
+
 _STATE, _NAME, _META, _LOCAL = b"s", b"n", b"m", b"l"
 _PROGRESS = _META + b"progress"
 
@@ -125,6 +127,12 @@ class Store:
             self._db.write(batch, self._durable if durable else self._fast)
         except Exception as error:  # noqa: BLE001  rocksdict raises bare Exception
             raise _told(error, f"cannot write to the state store {self.path}") from None
+
+    def load_in_bulk(self, *, begin: bool) -> None:
+        """Begin or end writing much at once: files are merged when it ends, not meanwhile."""
+        size = _BULK_BUFFER if begin else _BUFFER
+        options = {"disable_auto_compactions": str(begin).lower(), "write_buffer_size": str(size)}
+        self._db.set_options(options)
 
     def flush(self) -> None:
         """Make durable what was written without being so.
@@ -256,7 +264,7 @@ def _options() -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_compression_type(DBCompressionType.lz4())
-    options.set_write_buffer_size(MEMORY // 8)
+    options.set_write_buffer_size(_BUFFER)
     options.set_write_buffer_manager(buffers)
     options.set_max_open_files(256)
     options.set_paranoid_checks(True)

@@ -127,10 +127,12 @@ async def _seed(store: Store, changelog: Changelog) -> Followed:
 async def _follow(store: Store, changelog: Changelog, start: int) -> Followed:
     """Take over what the changelog bears from `start` on."""
     began, count, position = time.monotonic(), 0, start
+    store.load_in_bulk(begin=True)
     async for position, records in changelog.read(start):  # noqa: B007  used after the loop
         count += len(records)
         items = [(record.key, record.value) for record in records]
         await asyncio.to_thread(store.write, items, durable=False)
+    store.load_in_bulk(begin=False)
     number = store.get(LOG)
     followed = Followed.now(number.decode() if number else uuid.uuid4().hex, position)
     if count:

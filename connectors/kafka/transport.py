@@ -14,8 +14,12 @@ makes such an agent.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +32,8 @@ from numpy.typing import NDArray
 
 from connectors.kafka.security import SCHEME, faust_config
 from connectors.kafka.settings import Kafka
+
+log = logging.getLogger(__name__)
 
 Handler = Callable[["RecordBatch"], Awaitable[None]]
 
@@ -131,6 +137,8 @@ class BatchSchema(faust.Schema[bytes, RecordBatch]):
         return decode
 
 
+STOP_SECONDS = 40.0
+"""How long stopping may take: a batch, a flush, the end of a training process."""
 START_SECONDS = 20.0
 """How long an assignment waits for its partitions; one that takes longer follows by itself."""
 FETCH_WAIT_MS = 100
@@ -297,6 +305,37 @@ class Transport(aiokafka.Transport):
     Consumer = Consumer
 
 
+class App(faust.App):
+    """A Faust app that ends when it is told to, or has crashed.
+
+    Faust hangs where a rebalance is going on in its other thread at that moment. Whatever has been
+    committed is durable by then, so that a hard end costs no more than a crash.
+    """
+
+    async def crash(self, reason: BaseException) -> None:
+        """Stop for a failure."""
+        _end_by_force()
+        await super().crash(reason)
+
+    async def stop(self) -> None:
+        """Stop in good order."""
+        _end_by_force()
+        await super().stop()
+
+
+@cache
+def _end_by_force() -> None:
+    """End the process once it has had its time to stop, if it is there still; ask once."""
+
+    def end() -> None:
+        log.error("not stopped within %.0f s: ending by force", STOP_SECONDS)
+        os._exit(1)
+
+    timer = threading.Timer(STOP_SECONDS, end)
+    timer.daemon = True
+    timer.start()
+
+
 def batch_app(kafka: Kafka, *, datadir: Path, **settings: Any) -> faust.App:
     """Make a Faust app on this transport; its name is the consumer group's.
 
@@ -317,7 +356,7 @@ def batch_app(kafka: Kafka, *, datadir: Path, **settings: Any) -> faust.App:
         "stream_buffer_maxsize": 4,  # batches, not records: a queue of thousands would fill memory
         "consumer_auto_offset_reset": "earliest",
     }
-    return faust.App(kafka.group, **(defaults | faust_config(kafka) | settings))
+    return App(kafka.group, **(defaults | faust_config(kafka) | settings))
 
 
 def batch_topic(app: faust.App, name: str, keeper: Keeper | None = None) -> Any:

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,3 +133,22 @@ def test_idle_and_new_partitions_do_not_hold_commits_up(workers, bootstrap, topi
     produce(bootstrap, name, {0: range(1, 2), 1: range(1)})
     workers.wait(lambda: {0: 2, 1: 1, 2: 2000} == workers.committed(name), "late partitions")
     assert texts(range(2000)) == workers.values(name, 2)
+
+
+def test_an_app_that_hangs_while_it_stops_is_ended(tmp_path):
+    """A crash is the end, also where Faust would wait for ever."""
+    story = f"""
+import asyncio, pathlib
+from connectors.kafka import transport
+from connectors.kafka.settings import Kafka
+
+async def hang():
+    app = transport.batch_app(Kafka(), datadir=pathlib.Path({str(tmp_path)!r}))
+    await app.crash(RuntimeError("the reason"))
+    await asyncio.sleep(60)
+
+transport.STOP_SECONDS = 0.5
+asyncio.run(hang())
+"""
+    command = [sys.executable, "-c", story]
+    assert 1 == subprocess.run(command, timeout=50, check=False).returncode
