@@ -56,7 +56,7 @@ bench-compare: $(STAMP) ## what got slower than in the figures kept in BEFORE=DI
 	@$(BIN)/python -m bench.compare $(BEFORE)
 
 soak: $(STAMP) ## kill brokers, workers, a learner KILLS=200 times, and count what is left (SEED=N repeats)
-	@$(BIN)/python -m soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m bench.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
 kafka: $(STAMP) ## start a broker on this machine (BROKERS=3: three)
 	@$(BIN)/python -m deploy.kafka.cluster start --brokers $(or $(BROKERS),1) --port 9092 --dir build/kafka/local

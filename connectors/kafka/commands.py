@@ -24,6 +24,9 @@ SettingsOption = Annotated[
     Path | None, typer.Option("--settings", envvar="DRIFTLINE_SETTINGS", help="A TOML file.")
 ]
 
+_DIFFERENT = 8
+"""The exit code of topics that are not what is needed: see docs/reference.md."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of the live driver."""
@@ -87,14 +90,14 @@ def create_topics(settings: SettingsOption = None) -> None:
 
 
 def check_topics(settings: SettingsOption = None) -> None:
-    """Compare the topics with what they should be; the exit code is 3 where something differs."""
+    """Compare the topics with what they should be; the exit code is 8 where something differs."""
     from connectors.kafka.topics import check
 
     differences = check(_load(settings)[1])
     for difference in differences:
         sys.stdout.write(f"{difference}\n")
     if differences:
-        raise typer.Exit(3)
+        raise typer.Exit(_DIFFERENT)
     _say("All topics are as they should be.")
 
 

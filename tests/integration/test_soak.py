@@ -4,9 +4,9 @@ import os
 
 import pytest
 
+from bench.soak.oracle import Expected, Observed, judge
+from bench.soak.run import Soak, run
 from deploy.kafka.cluster import missing
-from soak.oracle import Expected, Observed, judge
-from soak.run import Soak, run
 
 
 @pytest.fixture(autouse=True)

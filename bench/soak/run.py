@@ -16,6 +16,10 @@ from aiokafka.errors import KafkaError
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError as KafkaAdminError
 
+from bench.soak.fleet import SESSION_SECONDS, Fleet
+from bench.soak.oracle import Content, Expected, Observed, Verdict, content, expect, judge
+from bench.soak.plan import KILLS, Kind, Step, draw
+from bench.soak.traffic import Traffic
 from connectors.kafka.checkpoints import published
 from connectors.kafka.live_settings import load_live
 from connectors.kafka.messages import ALERTS, DEAD_LETTERS
@@ -25,10 +29,6 @@ from connectors.kafka.topics import ROLLUPS, changelog_name, create, topics
 from connectors.store import Store, meta_key
 from connectors.wire import decode_alert
 from deploy.kafka.cluster import Cluster
-from soak.fleet import SESSION_SECONDS, Fleet
-from soak.oracle import Content, Expected, Observed, Verdict, content, expect, judge
-from soak.plan import KILLS, Kind, Step, draw
-from soak.traffic import Traffic
 
 PARTITIONS = 6
 BROKER_AWAY_SECONDS = 3.0
@@ -51,7 +51,7 @@ class Soak:
     clicks: int = 0
     """At least so many clicks, however few the failures."""
     fault: str = ""
-    """A planted one, see `soak.worker`."""
+    """A planted one, see `worker`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

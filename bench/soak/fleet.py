@@ -145,7 +145,7 @@ class Fleet:
             command = [
                 sys.executable,
                 "-m",
-                "soak.worker",
+                "bench.soak.worker",
                 f"--fault={fault}",
                 f"--settings={path}",
             ]

@@ -1,6 +1,6 @@
 """`make soak`: a cluster, workers and a learner under a seeded plan of failures; then the oracle.
 
-    python -m soak --kills 200 --seed 7
+    python -m bench.soak --kills 200 --seed 7
 
 The exit code is 1 where anything was lost or counted twice.
 """
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from soak.run import Soak, run
+from bench.soak.run import Soak, run
 
 
 def main() -> int:

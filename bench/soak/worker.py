@@ -86,7 +86,7 @@ FAULTS: dict[str, Callable[[], None]] = {
 
 def main() -> None:
     """Run a worker."""
-    parser = argparse.ArgumentParser(prog="soak.worker", description=__doc__)
+    parser = argparse.ArgumentParser(prog="bench.soak.worker", description=__doc__)
     parser.add_argument("--fault", choices=list(FAULTS), default="")
     parser.add_argument("--settings", required=True)
     options = parser.parse_args()
