@@ -30,7 +30,7 @@ class Worker(Section, frozen=True):
     """Users of a partition whose states are kept in memory, some 4 kB each."""
     batch: int = 16_384
     """Records fetched at a time, at most."""
-    flush_interval: Duration = Duration.parse("5s")
+    flush_interval: Duration = Duration.parse("2s")
     """How often changed states become durable; after a crash so much is read again."""
     flush_records: int = 500_000
     """And after so many records of a partition, if that is sooner."""

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 NAMES = 1 << 17
 """Names of items and categories kept in memory: a profile takes some twenty."""
+PROFILES_AT_ONCE = 64
 CHUNK = 4096
 """Records dealt with before the event loop gets its turn."""
 PATIENCE = 1.0
@@ -186,10 +187,7 @@ class Partition:
         """
         if self.stamp.next == self.durable:
             return
-        messages = [
-            profile_message(self.engine.profile(user, state), self.source)
-            for user, state in self._profiles.items()
-        ]
+        messages = await self._profile_messages()
         stamp = msgspec.msgpack.encode(self.stamp)
         values = {LOG: self._followed.log.encode(), _STAMP: stamp}
         items = pairs(self.engine.changes(), values)
@@ -209,6 +207,15 @@ class Partition:
         """Say that nothing goes on before the cause of an error is gone."""
         self.trouble = str(error)
         log.error("%s stands still until this is mended: %s", self.source, error)
+
+    async def _profile_messages(self) -> list[Message]:
+        """Put profiles into records, and let other partitions have their turn meanwhile."""
+        messages = []
+        for count, (user, state) in enumerate(self._profiles.items(), start=1):
+            messages.append(profile_message(self.engine.profile(user, state), self.source))
+            if count % PROFILES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return messages
 
     async def close(self) -> None:
         """Release store and changelog."""
