@@ -88,7 +88,7 @@ def metrics(windows: Sequence[Record]) -> Record:
         }
         for name in names
     }
-    models = [name for name in names if name not in SLICES]
+    models = [name for name in names if not name.endswith(SLICES)]
     models.sort(key=lambda name: MODELS.index(name) if name in MODELS else len(MODELS))
     compared = [w.get(METRICS[0]) is not None for w in windows]
     means = [

@@ -96,7 +96,7 @@ def test_means_compare_all_models_over_the_same_windows():
     windows = [
         window(1, None, knn=same(0.9), cold_inclusive=same(None)),
         window(2, 0.4, knn=same(0.3), cold_inclusive=same(0.2)),
-        window(3, 0.6, knn=same(0.5), cold_inclusive=same(0.4)),
+        window(3, 0.6, knn=same(0.5), cold_inclusive=same(0.4), knn_repeat_free=same(0.1)),
     ]
     got = figures.metrics(windows)
     assert [{"name": "model", **same(0.5)}, {"name": "knn", **same(0.4)}] == got["means"]

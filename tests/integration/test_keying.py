@@ -34,7 +34,7 @@ def test_a_user_in_two_partitions_is_told_once_and_counted(bootstrap, admin, tmp
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer,
             ):
                 lines = answer.read().decode().splitlines()
-            told += [line for line in lines if line.startswith("driftline_split_users ")]
+                told += [line for line in lines if line.startswith("driftline_split_users ")]
         return sorted(told)
 
     with Live(bootstrap, admin, tmp_path) as live:
