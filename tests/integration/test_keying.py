@@ -76,7 +76,6 @@ def test_a_topic_that_is_not_keyed_is_rekeyed_exactly_once(bootstrap, admin, tmp
         assert offline.alerts == live.alerts(of_users=True)
         assert len(batch) == sum(known.counts.applied for _, known, _ in states.values())
         assert 4 == sum(stamp.dead_letters for stamp, _, _ in states.values())
-        assert 0 < sum(stamp.origins.repeated for stamp, _, _ in states.values())
         users = [batch.user.values[code] for code in np.asarray(batch.user.codes)]
         assert dict(Counter(users)) == {u: i.events for u, i in live.interests().items()}
         assert "is not keyed by user" not in live.logs()
