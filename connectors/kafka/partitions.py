@@ -14,7 +14,6 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -43,9 +42,8 @@ from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
 
-NAMES = 1 << 17
-"""Names of items and categories kept in memory: a profile takes some twenty."""
 PROFILES_AT_ONCE = 64
+"""Profiles put into records before the event loop gets its turn."""
 CHUNK = 4096
 """Records dealt with before the event loop gets its turn."""
 PATIENCE = 1.0
@@ -125,7 +123,7 @@ class Partition:
         self.engine = Engine(
             settings,
             load=self._load,
-            name=lru_cache(NAMES)(self._name),
+            name=self._name,
             prior=prior,
             progress=store.progress(),
             capacity=capacity,
