@@ -178,7 +178,7 @@ rekey = {str(rekey).lower()}
         self.wait(lambda: self._is_read("category-rollups"), "rollups read", seconds)
 
     def _is_read(self, topic: str) -> bool:
-        ends = {at: count for at, count in self._ends(topic).items() if count}
+        ends = {at: count for at, count in self.ends(topic).items() if count}
         return ends == self.committed(topic)
 
     def configure(self, topic: str, config: dict[str, str]) -> None:
@@ -214,7 +214,9 @@ rekey = {str(rekey).lower()}
         """Return all that stands on a topic, each partition in order."""
         return asyncio.run(self._records(self.topic(topic)))
 
-    def _ends(self, topic: str) -> dict[int, int]:
+    def ends(self, topic: str) -> dict[int, int]:
+        """Return where the partitions of a topic end."""
+
         async def ask() -> dict[int, int]:
             servers = self.kafka.bootstrap_servers
             async with AIOKafkaConsumer(bootstrap_servers=servers) as consumer:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import numpy as np
 from live import CORE, Live, Offline, shopping
-from test_worker import click, progress_of, send
+from test_worker import click, send
 
 from connectors.kafka.produce import click_records
 
@@ -53,7 +53,8 @@ def test_a_user_in_two_partitions_is_told_once_and_counted(bootstrap, admin, tmp
 def test_a_topic_that_is_not_keyed_is_rekeyed_exactly_once(bootstrap, admin, tmp_path):
     """Killed amid its work, the worker still applies every click once, in its user's partition.
 
-    The clicks have no event ids, so that nothing but the origin tells a repetition.
+    The clicks have no event ids, so that nothing but the origin tells a repetition. The first
+    worker commits nothing of what it sends on, so that the second sends all of it again.
     """
     batch = shopping(40, days=8, seed=5)
     batch.event_id[:] = 0
@@ -62,11 +63,16 @@ def test_a_topic_that_is_not_keyed_is_rekeyed_exactly_once(bootstrap, admin, tmp
         scattered(live, batch)
         poison = [(n, None, b"{", []) for n in range(4)]
         send(live, poison)
-        for share in (0.2, 0.6):
-            worker = live.start(batch=100, commit_interval="1s")
-            live.wait(lambda share=share: progress_of(live) > share * len(batch), "some sent on")
+
+        def sent_on():
+            return sum(live.ends("clicks-by-user").values())
+
+        for before, interval in ((0, "1h"), (len(batch), "300ms")):
+            worker = live.start(batch=100, commit_interval=interval)
+            live.wait(lambda least=before: sent_on() > least, "some sent on")
             worker.kill()
             worker.wait()
+            assert before > 0 or {} == live.committed("clicks")
         live.start()
         live.wait_read()
         live.stop()
@@ -76,6 +82,8 @@ def test_a_topic_that_is_not_keyed_is_rekeyed_exactly_once(bootstrap, admin, tmp
         assert offline.alerts == live.alerts(of_users=True)
         assert len(batch) == sum(known.counts.applied for _, known, _ in states.values())
         assert 4 == sum(stamp.dead_letters for stamp, _, _ in states.values())
+        repeated = sum(stamp.origins.repeated for stamp, _, _ in states.values())
+        assert 0 < repeated == sent_on() - len(batch) - len(poison)
         users = [batch.user.values[code] for code in np.asarray(batch.user.codes)]
         assert dict(Counter(users)) == {u: i.events for u, i in live.interests().items()}
         assert "is not keyed by user" not in live.logs()
