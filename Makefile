@@ -58,11 +58,11 @@ bench-compare: $(STAMP) ## what got slower than in the figures kept in BEFORE=DI
 soak: $(STAMP) ## kill brokers, workers, a learner KILLS=200 times, and count what is left (SEED=N repeats)
 	@$(BIN)/python -m bench.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
-kafka: $(STAMP) ## start a broker on this machine (BROKERS=3: three)
-	@$(BIN)/python -m deploy.kafka.cluster start --brokers $(or $(BROKERS),1) --port 9092 --dir build/kafka/local
+kafka: $(STAMP) ## start a broker on this machine (BROKERS=3: three); without Java, in Docker
+	@$(BIN)/python -m deploy.kafka start --brokers $(or $(BROKERS),1) --port 9092 --dir build/kafka/local
 
 kafka-stop: $(STAMP) ## stop it
-	@$(BIN)/python -m deploy.kafka.cluster stop --dir build/kafka/local
+	@$(BIN)/python -m deploy.kafka stop --dir build/kafka/local
 
 clean: ## remove what was built; the environment stays
 	rm -rf build out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,15 +3,14 @@
 The jars come from Maven Central (pom.xml beside this file) and are fetched once into
 `build/kafka/jars`. Needs Java 17 or newer, and Maven for the first start.
 
-    python -m deploy.kafka.cluster start --brokers 3 --port 9092 --dir build/kafka
-    python -m deploy.kafka.cluster stop --dir build/kafka
+    python -m deploy.kafka start --brokers 3 --port 9092 --dir build/kafka
+    python -m deploy.kafka stop --dir build/kafka
 
 Not for production: no TLS, no authentication, small heaps.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -21,7 +20,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -210,6 +208,10 @@ class Cluster:
         told = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603 (our own command)
         return "kafka.Kafka" in told and str(self._home(index)) in told
 
+    def running(self) -> int:
+        """Return the number of brokers whose processes run."""
+        return sum(self.alive(index) for index in range(len(self.brokers)))
+
     def ready(self, index: int) -> bool:
         """Tell whether the broker answers and knows all the brokers of the cluster."""
         return _known_brokers(self.brokers[index].port) == len(self.brokers)
@@ -303,9 +305,14 @@ def _layout(brokers: int, port: int | None) -> list[Broker]:
     nodes = range(1, brokers + 1)
     if port is not None:
         return [Broker(node, port + node - 1, port + 100 + node - 1) for node in nodes]
-    drawn = (port for port in random.sample(PORTS, len(PORTS)) if _is_free(port))
-    free = list(islice(drawn, 2 * brokers))
+    free = free_ports(2 * brokers)
     return [Broker(node, free[node - 1], free[brokers + node - 1]) for node in nodes]
+
+
+def free_ports(count: int) -> list[int]:
+    """Draw ports that nothing listens on now."""
+    drawn = (port for port in random.sample(PORTS, len(PORTS)) if _is_free(port))
+    return list(islice(drawn, count))
 
 
 def _is_free(port: int) -> bool:
@@ -365,39 +372,3 @@ def _known_brokers(port: int) -> int:
     except OSError:
         return 0
     return int(struct.unpack(">iiii", answer)[3]) if len(answer) == struct.calcsize(">iiii") else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="deploy.kafka.cluster", description=__doc__)
-    parser.add_argument("command", choices=["start", "stop", "status", "fetch"])
-    parser.add_argument("--brokers", type=int, choices=[1, 3], help="how many (default 1)")
-    parser.add_argument("--port", type=int, default=9092, help="of the first broker")
-    parser.add_argument("--dir", type=Path, default=Path("build/kafka/local"), help="data and logs")
-    return parser
-
-
-def main() -> str | None:
-    """Run the command line; a returned text is an error."""
-    options = _parser().parse_args()
-    try:
-        if options.command == "fetch":
-            fetch_jars()
-            return None
-        memory = options.dir / "cluster.json"
-        known = len(json.loads(memory.read_text("utf-8"))) if memory.exists() else 1
-        brokers = options.brokers or known
-        cluster = Cluster(directory=options.dir, brokers=brokers, port=options.port)
-        if options.command == "start":
-            cluster.start()
-        elif options.command == "stop":
-            cluster.stop()
-        running = [i for i in range(brokers) if cluster.alive(i)]
-    except ClusterError as error:
-        return str(error)
-    state = "at " + cluster.bootstrap if running else f"in {options.dir}"
-    sys.stdout.write(f"{len(running)} of {brokers} brokers running {state}\n")
-    return None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

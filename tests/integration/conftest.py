@@ -1,42 +1,33 @@
 """A broker for the tests: started from Maven's jars, from Docker, or one that runs already."""
 
 import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from kafka.admin import KafkaAdminClient
 
-from deploy.kafka.cluster import Cluster, missing
-
-COMPOSE = Path(__file__).parents[2] / "deploy" / "kafka" / "compose.yaml"
+from deploy.kafka.cluster import ClusterError
+from deploy.kafka.container import broker
 
 
 @pytest.fixture(scope="session")
 def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Hold the address of a running broker."""
     running = os.environ.get("DRIFTLINE_TEST_BROKER")
-    lack = missing()
     if running:
         yield running
-    elif lack is None:
-        with Cluster(directory=tmp_path_factory.mktemp("kafka")) as cluster:
-            yield cluster.bootstrap
-    elif _docker():
-        command = ["docker", "compose", "-f", str(COMPOSE)]
-        subprocess.run([*command, "up", "--detach", "--wait"], check=True)
-        yield "127.0.0.1:9092"
-        subprocess.run([*command, "down", "--volumes"], check=True)
-    else:
+        return
+    try:
+        cluster = broker(tmp_path_factory.mktemp("kafka"))
+    except ClusterError as error:
         reason = (
-            f"no Kafka to test with: {lack}; or start Docker; or name a running broker in "
-            f"DRIFTLINE_TEST_BROKER"
+            f"no Kafka to test with: {error}; or name a running broker in DRIFTLINE_TEST_BROKER"
         )
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
+    with cluster:
+        yield cluster.bootstrap
 
 
 @pytest.fixture(scope="session")
@@ -61,11 +52,3 @@ def topic(admin: KafkaAdminClient, request: pytest.FixtureRequest) -> Callable[.
         return name
 
     return make
-
-
-def _docker() -> bool:
-    docker = shutil.which("docker")
-    return (
-        docker is not None
-        and not subprocess.run([docker, "info"], capture_output=True, check=False).returncode
-    )

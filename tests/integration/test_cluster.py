@@ -87,7 +87,7 @@ def test_a_stopped_cluster_keeps_what_it_has(tmp_path):
     lack = missing()
     if lack:
         pytest.fail(lack) if os.environ.get("CI") else pytest.skip(lack)
-    command = [sys.executable, "-m", "deploy.kafka.cluster", "start", "--dir", tmp_path]
+    command = [sys.executable, "-m", "deploy.kafka", "start", "--dir", tmp_path]
     port = free_port()
     subprocess.run([*command, f"--port={port}"], check=True, cwd=ROOT)
     cluster = Cluster(directory=tmp_path)
