@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test lint parity bench bench-compare soak kafka kafka-stop clean
+.PHONY: help setup lock demo test lint parity bench bench-compare flow soak kafka kafka-stop clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ bench: $(STAMP) ## speed, memory and quality, beside what they are compared with
 
 bench-compare: $(STAMP) ## what got slower than in the figures kept in BEFORE=DIRECTORY
 	@$(BIN)/python -m bench.compare $(BEFORE)
+
+flow: $(STAMP) ## 5,000 clicks a second for MINUTES=60 while the learner trains: memory, rebalances, lag
+	@$(BIN)/python -m bench.flow --minutes $(or $(MINUTES),60)
 
 soak: $(STAMP) ## kill brokers, workers, a learner KILLS=200 times, and count what is left (SEED=N repeats)
 	@$(BIN)/python -m bench.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))

@@ -42,6 +42,7 @@ PROGRAMS = {
     "bytewax stateful count": (str(PEERS / "bin/python"), "bytewax_count.py"),
 }
 OURS = "driftline worker, whole job"
+DRIFTLINE = str(Path(sys.executable).with_name("driftline"))
 START_SECONDS = 90.0
 
 
@@ -95,6 +96,21 @@ def started(kafka: Kafka, home: Path, more: str = "") -> Iterator[int]:
 
     `more` are further lines of its settings file.
     """
+    settings, port = prepared(kafka, home, more)
+    try:
+        with running("worker", settings, home / "log"):
+            yield port
+    except TimeoutError:
+        raise RuntimeError(
+            f"the worker did not start: {(home / 'log').read_text()[-2000:]}"
+        ) from None
+
+
+def prepared(kafka: Kafka, home: Path, more: str = "") -> tuple[Path, int]:
+    """Write settings into a new directory, whose name is the group's, and make the topics.
+
+    Returns the settings file and the port of a worker's metrics.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     home.mkdir()
@@ -104,19 +120,21 @@ def started(kafka: Kafka, home: Path, more: str = "") -> Iterator[int]:
         f'[kafka]\nbootstrap_servers = [{servers}]\ngroup = "{home.name}"\nreplication = 1\n'
         f'partitions = 2\n[worker]\ndata = "{home}/data"\nmetrics_port = {port}\n{more}'
     )
-    driftline = str(Path(sys.executable).with_name("driftline"))
     subprocess.run(  # noqa: S603  our own command
-        [driftline, "topics", "create", "--settings", settings], check=True, capture_output=True
+        [DRIFTLINE, "topics", "create", "--settings", settings], check=True, capture_output=True
     )
-    with (home / "log").open("wb") as log:
-        command = [driftline, "worker", "--settings", str(settings)]
-        process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603  our own command
+    return settings, port
+
+
+@contextmanager
+def running(command: str, settings: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `driftline worker` or `driftline learner`."""
+    with log.open("wb") as told:
+        process = subprocess.Popen(  # noqa: S603  our own command
+            [DRIFTLINE, command, "--settings", settings], stdout=told, stderr=told
+        )
     try:
-        yield port
-    except TimeoutError:
-        raise RuntimeError(
-            f"the worker did not start: {(home / 'log').read_text()[-2000:]}"
-        ) from None
+        yield process
     finally:
         process.terminate()
         process.wait()
