@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 COMMIT_EVERY = 8
 """Batches between two commits."""
 
+_FORGOTTEN = 4096
+"""Users looked at between two writes."""
+
 LOGS = ("alerts.jsonl", "rejects.jsonl", "rollups.jsonl", "forecasts.jsonl", "metrics.jsonl")
 
 
@@ -132,6 +135,7 @@ class Backtest:
             self._raise([], self.engine.drain())
             self._committed.drained = True
             self._commit(count)
+        self._forget()
         if self.learning and self._learn(self.learning.windows.drain()):
             self._commit(count)
 
@@ -166,6 +170,13 @@ class Backtest:
                 self._logs["forecasts.jsonl"].write(forecast)
         for alert in sorted(raised, key=lambda alert: alert.source.position):
             self._logs["alerts.jsonl"].write(alert)
+
+    def _forget(self) -> None:
+        """Delete the users who have been silent for too long."""
+        user = ""
+        while self.engine.forgetful and (stored := self.store.after(user, _FORGOTTEN)):
+            user = stored[-1][0]
+            self.store.commit(self.engine.changes(stored), {})
 
     def _learn(self, windows: list[Window]) -> bool:
         """Learn from closed windows; say whether anything was learnt."""

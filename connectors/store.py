@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -154,6 +155,15 @@ class Store:
         for key, value in self._items(_STATE):
             yield key[1:].decode(), value
 
+    def after(self, user: str, most: int) -> list[tuple[str, bytes]]:
+        """Return the next users behind one, and their encoded states: so many, fewer at the end.
+
+        Raises:
+            CorruptStoreError: A block's checksum is wrong.
+        """
+        following = self._items(_STATE, user.encode() + b"\0" if user else b"")
+        return [(key[1:].decode(), value) for key, value in islice(following, most)]
+
     def replicated(self) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over all keys and values that a changelog bears, the driver's own values last."""
         for kind in (_STATE, _NAME, _META):
@@ -211,9 +221,9 @@ class Store:
         except Exception as error:  # noqa: BLE001  rocksdict raises bare Exception
             raise _told(error, f"cannot read the state store {self.path}") from None
 
-    def _items(self, kind: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def _items(self, kind: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         iterator = self._db.iter()
-        iterator.seek(kind)
+        iterator.seek(kind + start)
         while iterator.valid():
             key = iterator.key()
             if not key.startswith(kind):
@@ -230,6 +240,7 @@ def pairs(changes: Changes, values: Mapping[str, bytes]) -> list[Pair]:
     """Return changes and the driver's values as keys and values, these last."""
     return [
         *((_STATE + user.encode(), state) for user, state in changes.states),
+        *((_STATE + user.encode(), None) for user in changes.gone),
         *((_NAME + number.to_bytes(8), name.encode()) for number, name in changes.names.items()),
         (_PROGRESS, changes.progress),
         *((meta_key(key), value) for key, value in values.items()),

@@ -39,15 +39,16 @@ MOST_TO_CLEAR = 1000
 Counts = NDArray[np.float64]
 
 
-def alert_id(kind: AlertKind, subject: str, ordinal: int) -> str:
+def alert_id(kind: AlertKind, subject: str, ordinal: int, born: int = 0) -> str:
     """Name an alert by what it is about: the same after a crash, and on any number of partitions.
 
-    `ordinal` is that of the tipping event in the user's history, or the start of the window.
+    `ordinal` is that of the tipping event in the user's history, or the start of the window; `born`
+    is when that history began: a user who was forgotten begins another one.
 
     >>> alert_id(AlertKind.USER_JUMP, "anna", 41)
     'b86a4f0ad4b2e0f1'
     """
-    about = f"{kind}\x1f{subject}\x1f{ordinal}"
+    about = f"{kind}\x1f{subject}\x1f{ordinal}" + (f"\x1f{born}" if born else "")
     return hashlib.sha256(about.encode()).hexdigest()[:16]
 
 
@@ -91,7 +92,7 @@ def user_alert(
     told, of = _follow(user, state, length, since)
     _note(state, kind, told, before, since)
     return DriftAlert(
-        id=alert_id(kind, user, int(state["events"])),
+        id=alert_id(kind, user, int(state["events"]), int(state["born"])),
         kind=kind,
         subject=user,
         time=int(state["recent_time"][recent(state, 1)[0]]),
@@ -118,7 +119,7 @@ def _follow(user: str, state: np.void, length: int, since: Counts) -> tuple[Aler
     if not state["raised"]:
         return AlertState.RAISED, ""
     kind = (AlertKind.USER_JUMP, AlertKind.USER_MIGRATION)[int(state["raised_kind"])]
-    of = alert_id(kind, user, int(state["raised"]))
+    of = alert_id(kind, user, int(state["raised"]), int(state["born"]))
     left = state["left"][state["left"] != NO_SLOT]
     if len(left) and since[left].sum() >= BACK * float(state["left_share"]):
         return AlertState.RESOLVED, of

@@ -6,15 +6,15 @@ their order within a source, and of versioned settings: where batches are cut do
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import drift, kernel
+from pipeline import drift, interest, kernel
 from pipeline.events import NO_CODE, Clicks, Column, DriftAlert, InterestProfile, SourcePosition
 from pipeline.hot import HotStates, Load
 from pipeline.interest import profile
@@ -27,6 +27,7 @@ NAMES = 1 << 17
 """Names read from the store that are kept at hand."""
 
 _NONE = np.zeros(0)
+_NEVER = np.iinfo(np.int64).min
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -63,6 +64,8 @@ class Changes:
     states: list[tuple[str, bytes]]
     names: dict[int, str]
     progress: bytes
+    gone: list[str] = field(default_factory=list)
+    """Users whose states are to be deleted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,7 @@ class _Columns:
     share: NDArray[np.float32]
     weight: NDArray[np.float32]
     session: NDArray[np.uint64]
+    expiry: NDArray[np.int64]
 
 
 class Engine:
@@ -111,6 +115,7 @@ class Engine:
         self._profiles = profiles
         self._score = prior.score_for(settings.drift.events_per_false_alarm)
         self._parameters = _parameters(settings, prior, self._score)
+        self._new = np.array([interest.new_state()])
         self._scratch = np.zeros(1, kernel.SCRATCH)
         self._verdict = np.zeros(1, kernel.VERDICT)
         self.progress = msgspec.msgpack.decode(progress, type=Progress) if progress else Progress()
@@ -124,10 +129,9 @@ class Engine:
         users, user = _distinct(clicks.user)
         rows = self._hot.rows(users)
         columns = self._columns(clicks, rows[user])
-        before = self._outcomes(rows)
-        late = np.zeros(len(clicks), np.bool_)
-        alerts, profiles = self._advance(clicks, columns, late)
-        self._count(self._outcomes(rows) - before)
+        outcome = np.zeros(len(clicks), np.uint8)
+        alerts, profiles = self._advance(clicks, columns, outcome)
+        self._count(outcome)
         rollups = self._rollups.add(
             clicks,
             user=np.array([symbol(name) for name in users], np.uint64)[user],
@@ -136,9 +140,8 @@ class Engine:
             counted=columns.weight > 0,
         )
         self.progress.position = int(clicks.position[-1])
-        return Effects(
-            alerts=alerts, profiles=profiles, rollups=rollups, late=clicks.position[late].tolist()
-        )
+        late = clicks.position[outcome == kernel.LATE].tolist()
+        return Effects(alerts=alerts, profiles=profiles, rollups=rollups, late=late)
 
     def statistics(self, clicks: Clicks) -> NDArray[np.float64]:
         """Apply clicks, and return the log of the detector's statistic after each: (n,).
@@ -150,7 +153,7 @@ class Engine:
         self._parameters["threshold"] = np.inf
         users, user = _distinct(clicks.user)
         columns = self._columns(clicks, self._hot.rows(users)[user])
-        self._advance(clicks, columns, np.zeros(len(clicks), np.bool_), found)
+        self._advance(clicks, columns, np.zeros(len(clicks), np.uint8), found)
         self._parameters = parameters
         with np.errstate(divide="ignore"):
             logs: NDArray[np.float64] = np.log(found)
@@ -165,13 +168,34 @@ class Engine:
         """Whether more than `capacity` states are in memory: `changes` lets them go."""
         return self._hot.crowded
 
-    def changes(self) -> Changes:
-        """Return what has changed since the last call, for the store."""
+    @property
+    def expiry(self) -> int:
+        """A state whose newest event is before this time counts as absent, whatever comes."""
+        interests = self._settings.interests
+        if not self.forgetful:
+            return _NEVER
+        return self._rollups.state.newest - interests.lateness - interests.retention
+
+    @property
+    def forgetful(self) -> bool:
+        """Whether users are forgotten: then `changes` is to be shown what is stored."""
+        return self._settings.interests.retention > 0
+
+    def changes(self, stored: Iterable[tuple[str, bytes]] = ()) -> Changes:
+        """Return what has changed since the last call, for the store.
+
+        Args:
+            stored: users and encoded states of the store, to see whether they are gone. It decides
+                nothing but when their room is free: a state counts as absent from the moment that
+                it is too old, stored or not.
+        """
+        gone = [user for user, state in stored if self._is_gone(user, state)]
         fresh, self._symbols.fresh = self._symbols.fresh, {}
         return Changes(
             states=self._hot.changed(),
             names=fresh,
             progress=msgspec.msgpack.encode(self.progress),
+            gone=gone,
         )
 
     def profile(self, user: str, state: np.void) -> InterestProfile:
@@ -182,6 +206,25 @@ class Engine:
         """Return the text behind a symbol."""
         text = self._symbols.fresh.get(number) or self._name(number)
         return text if text is not None else f"#{number:016x}"
+
+    def _is_gone(self, user: str, state: bytes) -> bool:
+        at_hand = self._hot.newest(user)
+        return (interest.newest(state) if at_hand is None else at_hand) < self.expiry
+
+    def _expiries(self, clicks: Clicks) -> NDArray[np.int64]:
+        """Return for each event the time before which its user's state is too old to count.
+
+        It is the silence before the event that counts. An event out of order would find the state
+        gone or not, as the store has come to it or not, but for the second bound: the newest event
+        of the log tells when a state may be deleted, whoever comes then.
+        """
+        if not self.forgetful:
+            return np.full(len(clicks), _NEVER)
+        newest = np.maximum(np.maximum.accumulate(clicks.time), self._rollups.state.newest)
+        interests = self._settings.interests
+        silent = np.maximum(clicks.time, newest - interests.lateness)
+        expiries: NDArray[np.int64] = silent - interests.retention
+        return expiries
 
     def _unseen(self, clicks: Clicks) -> Clicks:
         if len(clicks) and clicks.position[0] <= self.progress.position:
@@ -201,13 +244,14 @@ class Engine:
             share=np.array([self._prior.item_share(name) for name in items], np.float32)[item],
             weight=self._weights(clicks.event_type),
             session=_sessions(clicks.session),
+            expiry=self._expiries(clicks),
         )
 
     def _advance(
         self,
         clicks: Clicks,
         columns: _Columns,
-        late: NDArray[np.bool_],
+        outcome: NDArray[np.uint8],
         statistics: NDArray[np.float64] = _NONE,
     ) -> tuple[list[DriftAlert], list[tuple[str, np.void]]]:
         """Run the kernel over the batch, and put what it stops for into words."""
@@ -229,7 +273,9 @@ class Engine:
                 columns.weight,
                 columns.session,
                 clicks.event_id,
-                late,
+                columns.expiry,
+                outcome,
+                self._new,
                 self._parameters,
                 self._scratch,
                 self._verdict,
@@ -286,15 +332,12 @@ class Engine:
         by_type = [interests.type_weights.get(t, interests.default_type_weight) for t in texts]
         return np.array(by_type, np.float32)[inverse]
 
-    def _outcomes(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        states = self._hot.array
-        return np.array([states[name][rows].sum() for name in ("events", "late", "duplicates")])
-
-    def _count(self, outcomes: NDArray[np.int64]) -> None:
+    def _count(self, outcome: NDArray[np.uint8]) -> None:
+        times = np.bincount(outcome, minlength=kernel.PASSED_OVER + 1)
         counts = self.progress.counts
-        counts.applied += int(outcomes[0])
-        counts.late += int(outcomes[1])
-        counts.duplicates += int(outcomes[2])
+        counts.applied += int(times[kernel.APPLIED])
+        counts.late += int(times[kernel.LATE])
+        counts.duplicates += int(times[kernel.DUPLICATE])
 
 
 def _distinct(column: Column) -> tuple[list[str], NDArray[np.int64]]:

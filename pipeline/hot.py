@@ -59,6 +59,11 @@ class HotStates:
             self._users.clear()
         return states
 
+    def newest(self, user: str) -> int | None:
+        """Return a user's newest event time, where the user is at hand."""
+        row = self._rows.get(user)
+        return None if row is None else int(self.array["time"][row])
+
     def _make_room(self, users: int) -> None:
         if users > len(self.array):
             size = 1 << (users - 1).bit_length()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.events import Interest, InterestProfile
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 
 SLOTS = 128
 """Categories remembered for a user; the one with the least long-term weight makes room."""
@@ -74,6 +74,7 @@ STATE = np.dtype(
         ("late", "<u4"),
         ("duplicates", "<u4"),
         ("time", "<i8"),  # the newest event time
+        ("born", "<i8"),  # the time of the first event
         ("profiled", "<i8"),  # when a profile was last due
         ("visit", "<u8"),  # the session; 0 where silence ends a visit
         ("visit_time", "<i8"),
@@ -91,6 +92,8 @@ STATE = np.dtype(
     ]
 )
 _HEADER = STATE.itemsize - SLOTS * SLOT.itemsize
+_ADDED = 8  # bytes, `born`, since layout 2
+_OFFSETS = {name: STATE.fields[name][1] for name in ("time", "born")} if STATE.fields else {}
 
 States = NDArray[np.void]
 """Records of dtype `STATE`, shape (n,)."""
@@ -123,15 +126,36 @@ def decode_into(states: States, row: int, data: bytes) -> None:
     Raises:
         StateError: The bytes have another layout, or their length does not fit.
     """
-    layout = int.from_bytes(data[:2], "little")
+    data = _renewed(data)
     used = int.from_bytes(data[2:4], "little")
-    if layout != LAYOUT_VERSION:
-        raise StateError(
-            f"an interest state has layout {layout}, and this version reads {LAYOUT_VERSION}"
-        )
     if used > SLOTS or len(data) != _HEADER + used * SLOT.itemsize:
         raise StateError(f"an interest state with {used} slots has {len(data)} bytes")
     states[row : row + 1].view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
+
+
+def newest(data: bytes) -> int:
+    """Return the newest event time of an encoded state.
+
+    Raises:
+        StateError: The bytes have another layout, or are too few.
+    """
+    start = _OFFSETS["time"]
+    if len(data) < _HEADER - _ADDED:
+        raise StateError(f"an interest state has {len(data)} bytes")
+    return int.from_bytes(_renewed(data)[start : start + 8], "little", signed=True)
+
+
+def _renewed(data: bytes) -> bytes:
+    """Return an encoded state in this layout; one of layout 2 does not say when it was begun."""
+    layout = int.from_bytes(data[:2], "little")
+    if layout == LAYOUT_VERSION:
+        return data
+    if layout != 2:  # noqa: PLR2004
+        raise StateError(
+            f"an interest state has layout {layout}, and this version reads 2 and {LAYOUT_VERSION}"
+        )
+    born = _OFFSETS["born"]
+    return LAYOUT_VERSION.to_bytes(2, "little") + data[2:born] + bytes(_ADDED) + data[born:]
 
 
 def interests(state: np.void, scale: str, names: Names, most: int = 10) -> list[Interest]:

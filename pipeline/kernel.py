@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from pipeline.interest import (
     EVENT_IDS,
-    LAYOUT_VERSION,
     LEFT,
     MARK,
     NO_SLOT,
@@ -40,6 +39,8 @@ from pipeline.interest import (
 
 QUIET, ALARM, PROFILE_DUE, BOTH = 0, 1, 2, 3
 """Why `advance` stopped."""
+APPLIED, LATE, DUPLICATE, PASSED_OVER = 0, 1, 2, 3
+"""What became of an event."""
 
 PARAMETERS = np.dtype(
     [
@@ -383,7 +384,9 @@ def advance(
     weight,
     session,
     event_id,
-    late,
+    expiry,
+    outcome,
+    new,
     parameters,
     scratches,
     verdicts,
@@ -406,7 +409,9 @@ def advance(
             only counts and is remembered.
         session: Symbols, uint64, shape (n,); 0 where there is none.
         event_id: Hashes, uint64, shape (n,); 0 where there is none.
-        late: Set where an event is further behind its user's newest than allowed, bool, (n,).
+        expiry: A state whose newest event is before is forgotten, milliseconds, int64, (n,).
+        outcome: Set to what became of an event, uint8, (n,), zeros at first: `APPLIED`.
+        new: The state of a user who was never seen, shape (1,).
         parameters: `PARAMETERS`, shape (1,).
         scratches: `SCRATCH`, shape (1,): room to work in, all zeros at first.
         verdicts: `VERDICT`, shape (1,), filled in for an alarm.
@@ -422,16 +427,21 @@ def advance(
     for i in range(start, len(row)):
         state = states[row[i]]
         if position[i] <= state.position:
+            outcome[i] = PASSED_OVER
             continue
+        if state.time < expiry[i] and state.position >= 0:
+            states[row[i]] = new[0]
         state.position = position[i]
         if event_id[i] != 0 and _is_duplicate(state, event_id[i]):
             state.duplicates += 1
+            outcome[i] = DUPLICATE
             continue
         if time[i] < state.time - p.lateness:
             state.late += 1
-            late[i] = True
+            outcome[i] = LATE
             continue
-        state.layout = LAYOUT_VERSION
+        if state.events == 0:
+            state.born = time[i]
         head = state.events % RECENT
         state.recent_item[head] = item[i]
         state.recent_category[head] = category[i]

@@ -78,6 +78,8 @@ class Interests(Section, frozen=True):
     """Silence that ends a session where events carry no session id."""
     lateness: Duration = Duration.parse("1d")
     """How far behind the same user's newest event an event may be and still count."""
+    retention: Duration = Duration.parse("0s")
+    """Silence after which a user is forgotten, and begins anew; 0 forgets nobody."""
     profile_interval: Duration = Duration.parse("1d")
     """A user's profile is published at most once in this span; 0 never publishes it."""
     type_weights: dict[str, float] = msgspec.field(default_factory=lambda: dict(TYPE_WEIGHTS))

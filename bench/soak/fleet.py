@@ -19,6 +19,7 @@ SETTINGS = """
 [interests]
 profile_interval = "2d"
 lateness = "1d"
+retention = "5d"
 [drift]
 events_per_false_alarm = 100
 minimum_events = 8

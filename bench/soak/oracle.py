@@ -15,6 +15,7 @@ from connectors.store import meta_key, pairs
 from connectors.wire import decode_clicks, encode_alert
 from pipeline.engine import Counts, Engine, Progress
 from pipeline.events import DriftAlert
+from pipeline.interest import newest
 from pipeline.prior import UNIFORM
 from pipeline.rollups import Rollup
 from pipeline.settings import Settings
@@ -35,6 +36,8 @@ class Expected:
     records: int
     states: dict[int, Content]
     """By partition."""
+    expiries: dict[int, int]
+    """By partition: a state whose newest event is before counts as absent, deleted or not."""
     alerts: dict[str, bytes]
     """Content by id, of users and categories."""
     counts: Counts
@@ -81,6 +84,7 @@ def expect(
     alerts: list[DriftAlert] = []
     rollups: list[Rollup] = []
     states: dict[int, Content] = {}
+    expiries: dict[int, int] = {}
     counts = Counts()
     dead: set[tuple[int, int]] = set()
     for partition, log in logs.items():
@@ -98,12 +102,14 @@ def expect(
             letters += len(rejects)
         stamp = Stamp(next=log[-1][0] + 1 if log else 0, dead_letters=letters)
         stamped = {"stamp": msgspec.msgpack.encode(stamp)}
+        expiries[partition] = engine.expiry
         states[partition] = content(pairs(engine.changes(), stamped)) if log else {}
         counts = _sum(counts, engine.progress.counts)
     alerts += _category_alerts(rollups, [f"{topic}/{number}" for number in logs], settings)
     return Expected(
         records=sum(len(log) for log in logs.values()),
-        states=states,
+        states={number: _kept(states[number], expiries[number]) for number in states},
+        expiries=expiries,
         alerts={alert.id: encode_alert(alert) for alert in alerts},
         counts=counts,
         dead_letters=dead,
@@ -135,7 +141,8 @@ def judge(expected: Expected, observed: Observed) -> Verdict:
     )
     for place, contents in (("disk", observed.disks), ("changelog", observed.changelogs)):
         for partition, should in expected.states.items():
-            verdict.wrong_states += _differences(f"{place} {partition}", should, contents)
+            found = _kept(contents.get(partition, {}), expected.expiries[partition])
+            verdict.wrong_states += _differences(f"{place} {partition}", should, found)
         verdict.wrong_counts += _miscounts(place, expected, contents)
     missing = expected.dead_letters - set(observed.dead_letters)
     verdict.lost_dead_letters = [f"{partition}@{offset}" for partition, offset in sorted(missing)]
@@ -156,8 +163,16 @@ def _category_alerts(
     return [alert for rollup in merge.closed(sources) for alert in trends.add(rollup).alerts]
 
 
-def _differences(place: str, should: Content, contents: dict[int, Content]) -> list[str]:
-    found = contents.get(int(place.split()[1]), {})
+def _kept(content: Content, expiry: int) -> Content:
+    """Leave out the states that are to be deleted: when they are depends on timing."""
+    return {
+        key: value
+        for key, value in content.items()
+        if not (key.startswith(b"s") and newest(value) < expiry)
+    }
+
+
+def _differences(place: str, should: Content, found: Content) -> list[str]:
     return [
         f"{place}: {key.decode(errors='replace')} is {_told(found.get(key))}, "
         f"not {_told(should.get(key))}"

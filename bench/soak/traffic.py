@@ -22,11 +22,16 @@ _INTERESTS = (("cat/toy", "cat/food"), ("dog/toy", "fish"), ("book/novel", "book
 
 
 def clicks(seed: int, users: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield keys and values without end: users who drift, late events, duplicates, poison."""
+    """Yield keys and values without end: users who drift, late events, duplicates, poison.
+
+    Every fifth user is away for ten days out of twenty, and others forget who that was.
+    """
     chance = random.Random(seed)  # noqa: S311  no secret
     step = 0
     while True:
         for number in range(users):
+            if number % 5 == 0 and step // 80 % 2:
+                continue
             interest = _INTERESTS[(number + step // 40 * (number % 2)) % len(_INTERESTS)]
             category = chance.choice(interest)
             time = _START + step * 3 * HOUR + chance.randrange(HOUR)

@@ -50,6 +50,11 @@ def profile_message(profile: InterestProfile, source: str) -> Message:
     return Message(PROFILES, profile.user_id.encode(), encode_profile(profile), headers)
 
 
+def gone_message(user: str) -> Message:
+    """Return what ends a user's profiles: compaction deletes those before it, and then itself."""
+    return Message(PROFILES, user.encode(), None, [])
+
+
 def rollup_message(rollup: Rollup) -> Message:
     """Return a partition's counts of a window as a record."""
     name = f"{rollup.source}/{rollup.start}"

@@ -25,6 +25,7 @@ from connectors.kafka.messages import (
     Message,
     alert_message,
     dead_letter,
+    gone_message,
     late_event,
     profile_message,
     rollup_message,
@@ -33,7 +34,7 @@ from connectors.kafka.rekey import Origins
 from connectors.kafka.restore import LOG, Followed
 from connectors.kafka.settings import BusError
 from connectors.kafka.transport import RecordBatch, Span
-from connectors.store import CorruptStoreError, Pair, Store, StoreError, pairs
+from connectors.store import CorruptStoreError, Pair, Store, StoreError, local_key, pairs
 from connectors.validate import Reject
 from pipeline.engine import Effects, Engine
 from pipeline.events import AlertKind
@@ -46,9 +47,12 @@ PROFILES_AT_ONCE = 64
 """Profiles put into records before the event loop gets its turn."""
 CHUNK = 4096
 """Records dealt with before the event loop gets its turn."""
+LOOKED_AT = 1024
+"""Users that a flush looks at to see whether they are to be forgotten."""
 PATIENCE = 1.0
 """Seconds between two attempts to write what the brokers or the disk did not take."""
 _STAMP = "stamp"
+_LOOKED = "looked"
 
 
 class Stamp(msgspec.Struct, kw_only=True):
@@ -188,18 +192,29 @@ class Partition:
         messages = await self._profile_messages()
         stamp = msgspec.msgpack.encode(self.stamp)
         values = {LOG: self._followed.log.encode(), _STAMP: stamp}
-        items = pairs(self.engine.changes(), values)
+        stored = await self._some_stored()
+        changes = self.engine.changes(stored)
+        items = pairs(changes, values)
+        messages += [gone_message(user) for user in changes.gone]
         # 4. The changelog, and with it profiles: both or none.
         end = await self._replicate(items, messages)
         # 5. The store on this disk.
         followed = Followed.now(self._followed.log, end)
-        await self._keep([*items, followed.pair()])
+        looked = stored[-1][0] if len(stored) == LOOKED_AT else ""
+        await self._keep([*items, followed.pair(), (local_key(_LOOKED), looked.encode())])
         # 6. From now on the source offset may be committed.
         self.trouble = ""
         self._followed = followed
         self._profiles.clear()
         self.durable = self.stamp.next
         self._flushed = time.monotonic()
+
+    async def _some_stored(self) -> list[tuple[str, bytes]]:
+        """Return the next of the store's users, in turn, to see who is to be forgotten."""
+        if not self.engine.forgetful:
+            return []
+        looked = (self.store.local(_LOOKED) or b"").decode()
+        return await asyncio.to_thread(self.store.after, looked, LOOKED_AT)
 
     def wait_for(self, error: Exception) -> None:
         """Say that nothing goes on before the cause of an error is gone."""

@@ -30,6 +30,18 @@ def test_a_later_commit_replaces_an_earlier_one(tmp_path):
         assert ([b"2"], b"q") == (store.load(["anna"]), store.progress())
 
 
+def test_users_are_looked_at_in_turn(tmp_path):
+    """So many behind one at a time, deleted ones left out, nothing else among them."""
+    users = ["a", "ab", "b", "é"]
+    with Store(tmp_path / "db") as store:
+        store.commit(changes([(user, b"1") for user in users], {7: "books"}), {"mine": b"v"})
+        assert users == [user for user, _ in store.after("", 9)]
+        assert ["ab", "b"] == [user for user, _ in store.after("a", 2)]
+        store.commit(Changes(states=[], names={}, progress=b"p", gone=["ab", "nobody"]), {})
+        assert ["b", "é"] == [user for user, _ in store.after("a", 9)]
+        assert [] == store.after("é", 9)
+
+
 def test_a_store_in_use_is_refused(tmp_path):
     """Two processes never write to one store."""
     with Store(tmp_path / "db"), pytest.raises(StoreError, match="cannot open the state store"):

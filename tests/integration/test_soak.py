@@ -42,7 +42,7 @@ def test_a_planted_fault_is_caught(tmp_path, fault, caught):
 
 def test_one_id_with_two_contents_is_caught():
     """Said again means said the same."""
-    nothing = {"states": {}, "counts": None, "dead_letters": set()}
+    nothing = {"states": {}, "expiries": {}, "counts": None, "dead_letters": set()}
     expected = Expected(records=0, alerts={"a": b"1", "b": b"2"}, **nothing)
     said = [("a", b"1"), ("a", b"1"), ("b", b"2"), ("b", b"3"), ("c", b"4")]
     observed = Observed(disks={}, changelogs={}, alerts=said, dead_letters=[])

@@ -1,12 +1,15 @@
 import random
 
 import msgspec
+import numpy as np
 from clicks import DAY, clicks, shopper
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pipeline.engine import Counts, Engine, Progress
 from pipeline.events import AlertKind
+from pipeline.interest import STATE, decode_into
 from pipeline.settings import from_toml
 from pipeline.trends import Trends
 
@@ -22,6 +25,7 @@ QUICK = from_toml(
     window = "1d"
     """
 )
+FORGETFUL = replace(QUICK, interests=replace(QUICK.interests, retention=DAY))
 
 events = st.lists(
     st.fixed_dictionaries(
@@ -42,11 +46,11 @@ events = st.lists(
 class Recorder:
     """An engine with a store beside it, and all that it said."""
 
-    def __init__(self, *, capacity=100_000, progress=None, states=None, names=None):
+    def __init__(self, *, capacity=100_000, progress=None, states=None, names=None, settings=QUICK):
         self.states = states if states is not None else {}
         self.names = names if names is not None else {}
         self.engine = Engine(
-            QUICK,
+            settings,
             load=lambda users: [self.states.get(user) for user in users],
             name=self.names.get,
             progress=progress,
@@ -66,6 +70,16 @@ class Recorder:
         self.states |= dict(changes.states)
         self.names |= changes.names
         return changes.progress
+
+    def forget(self, *, first=0, most=100):
+        """Let the engine look at some of what is stored."""
+        stored = sorted(self.states.items())[first : first + most]
+        changes = self.engine.changes(stored)
+        self.states |= dict(changes.states)
+        self.names |= changes.names
+        for user in changes.gone:
+            del self.states[user]
+        return changes.gone
 
     def outcome(self):
         progress = self.commit()
@@ -140,6 +154,68 @@ def test_a_users_alerts_do_not_depend_on_who_else_is_there(rows):
     among.process(clicks(rows))
     alone.process(clicks([row for row in rows if row["user"] == "anna"]))
     assert [a.id for a in alone.alerts] == [a.id for a in among.alerts if a.subject == "anna"]
+
+
+@given(events, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 2)), max_size=6))
+def test_when_a_forgotten_user_is_deleted_does_not_matter(rows, sweeps):
+    """A state that is too old counts as absent, stored or not, and after a restart."""
+    never, swept = (Recorder(settings=FORGETFUL) for _ in range(2))
+    batch = clicks(rows)
+    never.process(batch)
+    never.commit()
+    at = 0
+    for until, first in [*sorted(sweeps), (len(rows), 0)]:
+        swept.process(batch.take(slice(at, until)))
+        at = max(at, until)
+        swept.forget(first=first, most=1)
+        told = swept.alerts, swept.profiles, swept.rollups, swept.late
+        progress = swept.commit()
+        swept = Recorder(
+            settings=FORGETFUL, progress=progress, states=swept.states, names=swept.names
+        )
+        swept.alerts, swept.profiles, swept.rollups, swept.late = told
+    assert never.late == swept.late
+    never.forget()
+    swept.forget()
+    assert never.outcome() == swept.outcome()
+
+
+def test_a_user_who_was_silent_for_too_long_begins_anew():
+    """Up to the retention the history goes on; beyond, it is another one, with other alert ids."""
+    rows = drifting()
+    whole = 120 * 3600_000
+    assert max(row["time"] for row in rows) - min(row["time"] for row in rows) < whole
+    for pause, events in ((DAY, 240), (DAY + 1, 120)):
+        start = rows[-1]["time"] + pause - rows[0]["time"]
+        recorder = Recorder(settings=FORGETFUL)
+        recorder.process(clicks(rows + [row | {"time": row["time"] + start} for row in rows]))
+        recorder.commit()
+        state = np.zeros(1, STATE)
+        decode_into(state, 0, recorder.states["anna"])
+        assert events == state["events"][0]
+        ids = [alert.id for alert in recorder.alerts]
+        assert len(ids) == len(set(ids)) > 1
+    first, second = recorder.alerts[:1], recorder.alerts[len(recorder.alerts) // 2 :][:1]
+    assert [a.score for a in first] == [a.score for a in second]
+
+
+def test_silent_users_are_deleted_whoever_is_at_hand():
+    """Whom others outlive by retention and lateness is deleted, in memory or not; others stay."""
+    gap = DAY + 2 * 3600_000
+    rows = [
+        {"user": "anna", "item": "i", "category": "a", "time": 0},
+        {"user": "ben", "item": "i", "category": "a", "time": 1},
+        {"user": "carl", "item": "i", "category": "a", "time": gap + 1},
+    ]
+    recorder = Recorder(settings=FORGETFUL)
+    recorder.process(clicks(rows))
+    recorder.commit()
+    assert ["anna"] == recorder.forget()
+    assert ["ben", "carl"] == sorted(recorder.states)
+    kept = Recorder()
+    kept.process(clicks(rows))
+    kept.commit()
+    assert [] == kept.forget()
 
 
 def test_a_jump_is_raised_once_and_explained():

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.engine import Engine
-from pipeline.interest import STATE, StateError, decode_into, encode, new_state
+from pipeline.interest import STATE, StateError, decode_into, encode, new_state, newest
 from pipeline.settings import Settings
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "interest_state_2.bin"
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 def state_of_anna():
@@ -27,7 +27,23 @@ def state_of_anna():
 
 def test_the_layout_on_disk_is_what_it_was():
     """States written by an earlier build of this layout are read by this one."""
-    assert GOLDEN.read_bytes() == state_of_anna()
+    assert (GOLDEN / "interest_state_3.bin").read_bytes() == state_of_anna()
+
+
+def test_a_state_of_the_layout_before_is_read():
+    """It lacks when the user's history began, and is else the same."""
+    states = np.zeros(2, STATE)
+    decode_into(states, 0, (GOLDEN / "interest_state_2.bin").read_bytes())
+    decode_into(states, 1, state_of_anna())
+    assert [0, DAY] == states["born"].tolist()
+    states["born"] = 0
+    assert states[0] == states[1]
+
+
+def test_the_newest_event_is_told_without_decoding():
+    """Of both layouts."""
+    before = (GOLDEN / "interest_state_2.bin").read_bytes()
+    assert [2 * DAY + 5] * 2 == [newest(before), newest(state_of_anna())]
 
 
 def test_decoding_gives_back_what_was_encoded():
@@ -43,8 +59,9 @@ def test_decoding_gives_back_what_was_encoded():
 @given(st.binary(max_size=64))
 def test_bytes_that_are_no_state_are_refused(data):
     """Neither a wrong layout nor a wrong length is taken for a state."""
-    with pytest.raises(StateError):
-        decode_into(np.zeros(1, STATE), 0, data)
+    for read in (newest, lambda data: decode_into(np.zeros(1, STATE), 0, data)):
+        with pytest.raises(StateError):
+            read(data)
 
 
 def test_an_empty_state_has_met_no_event():
