@@ -29,9 +29,9 @@ from connectors.kafka.reading import Records, TopicReader
 from connectors.kafka.rollup_merge import RollupMerge
 from connectors.kafka.topics import create
 from connectors.store import Store
-from connectors.wire import decode_alert, decode_profile
+from connectors.wire import decode_alert, decode_forecast, decode_profile
 from pipeline.engine import Engine, Progress
-from pipeline.events import Clicks, InterestProfile, SourcePosition
+from pipeline.events import CategoryForecast, Clicks, InterestProfile, SourcePosition
 from pipeline.interest import STATE, decode_into
 from pipeline.prior import UNIFORM
 from pipeline.settings import Settings
@@ -255,6 +255,16 @@ rekey = {str(rekey).lower()}
                 assert alert == found.setdefault(alert.id, alert)
         return found
 
+    def forecasts(self) -> dict[tuple[str, int], CategoryForecast]:
+        """Return what was forecast by category and time; a twin must have the same content."""
+        found: dict[tuple[str, int], CategoryForecast] = {}
+        for record in self.records("category-forecasts"):
+            forecast = decode_forecast(record.value)
+            name = (forecast.category, forecast.made)
+            assert forecast.category == record.key.decode()
+            assert forecast == found.setdefault(name, forecast)
+        return found
+
     def profiles(self) -> dict[str, object]:
         """Return every user's last profile."""
         return {r.key.decode(): decode_profile(r.value) for r in self.records("interest-profiles")}
@@ -312,7 +322,9 @@ class Offline:
         trends = Trends(live.settings, prior=UNIFORM.version)
         sources = [f"{live.kafka.clicks}/{number}" for number in range(PARTITIONS)]
         closed = self._merge.closed(sources)
-        self.category_alerts = {a.id: a for rollup in closed for a in trends.add(rollup).alerts}
+        outlooks = [trends.add(rollup) for rollup in closed]
+        self.category_alerts = {a.id: a for outlook in outlooks for a in outlook.alerts}
+        self.forecasts = {(f.category, f.made): f for o in outlooks for f in o.forecasts}
         self.judged_until = self._merge.state.closed
 
     def _apply(self, engine: Engine, source: str, records: Records, stamp: Stamp) -> None:

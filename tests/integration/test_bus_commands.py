@@ -3,15 +3,21 @@
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import typer
+from clicks import DAY
+from kafka import KafkaProducer
 from live import Live, anywhere, shopping
 from typer.testing import CliRunner
 
+from connectors.cli import app as whole_app
 from connectors.kafka.alerts import bus_alerts
 from connectors.kafka.bus_replay import bus_batches
 from connectors.kafka.commands import register
 from connectors.kafka.produce import click_records
+from connectors.kafka.profiles import bus_interests
+from connectors.wire import decode_profile
 from pipeline.engine import Engine
 from pipeline.settings import SettingsError
 
@@ -76,6 +82,50 @@ def test_a_topic_is_read_as_one_log_in_the_order_of_time(live):
     late = [c for c, _ in bus_batches(address, since=middle)]
     assert (times < middle).sum() == sum(map(len, early))
     assert len(batch) == sum(map(len, early)) + sum(map(len, late))
+
+
+def test_segments_and_an_audience_come_from_the_profiles_on_the_bus(live):
+    """Those who took to fish are in the audience, who was erased is not, and flows are shown."""
+    batch = shopping(30)
+    before = batch.time < batch.time.min() + 5 * DAY  # nobody has drifted yet
+    live.start()
+    for rows in (before, ~before):
+        live.produce(batch.take(np.flatnonzero(rows)))
+        live.wait_read()
+    live.stop()
+    published = [decode_profile(record.value) for record in live.records("interest-profiles")]
+    interests = bus_interests(live.kafka)
+    assert len(published) == len(interests.time) > 60
+    assert sorted((p.time, p.user_id) for p in published) == sorted(
+        (time, interests.users[user])
+        for time, user in zip(interests.time.tolist(), interests.user.tolist(), strict=True)
+    )
+    shown = segments(live)
+    assert 0 == shown.exit_code
+    assert all(word in shown.stdout for word in ("cat", "dog", "fish", "largest flows"))
+    to = live.home / "audience.parquet"
+    asked = ("--to", str(to), "--within", "10d", "--moved-into")
+    assert 0 == segments(live, *asked, "FISH").exit_code
+    drifted = {f"user-{number}" for number in range(1, 30, 2)}
+    found = {row["user_id"] for row in pq.read_table(to).to_pylist()}
+    assert len(found) > 10
+    assert found <= drifted
+    gone = min(found)
+    send(live, "interest-profiles", gone.encode(), None)
+    assert 0 == segments(live, *asked, "fish").exit_code
+    assert found - {gone} == {row["user_id"] for row in pq.read_table(to).to_pylist()}
+    assert 6 == segments(live, *asked, "quux").exit_code
+
+
+def segments(live, *words):
+    settings = str(live.home / "settings.toml")
+    return CliRunner().invoke(whole_app, ["segments", "--bus", "--settings", settings, *words])
+
+
+def send(live, topic, key, value):
+    producer = KafkaProducer(bootstrap_servers=live.kafka.bootstrap_servers)
+    producer.send(live.topic(topic), value, key).get()
+    producer.close()
 
 
 @pytest.mark.parametrize("address", ["kafka://localhost:9092", "http://a/b", "kafka:///clicks"])

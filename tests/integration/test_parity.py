@@ -21,6 +21,7 @@ from connectors.kafka.checkpoints import published
 from connectors.kafka.produce import click_records, produce, timed_records
 from connectors.replay import Request, replay
 from connectors.store import Store
+from connectors.wire import decode_forecast
 from learners.report import Report
 from pipeline.events import AlertKind, Clicks, DriftAlert, concatenate
 from pipeline.prior import UNIFORM
@@ -67,6 +68,12 @@ def alerts_in(directory):
     return of_users, {a.id: a for a in alerts if a.id not in of_users and a.kind not in of_models}
 
 
+def forecasts_in(directory):
+    """Return what a replay forecast, by category and time."""
+    lines = (directory / "forecasts.jsonl").read_bytes().splitlines()
+    return {(f.category, f.made): f for f in map(decode_forecast, lines)}
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_live_and_replayed_agree(bootstrap, admin, tmp_path, workers):
     """Alerts, last profiles and states do not depend on workers, batches or the driver."""
@@ -87,6 +94,10 @@ def test_live_and_replayed_agree(bootstrap, admin, tmp_path, workers):
         judged = {n: a for n, a in of_categories.items() if a.since <= offline.judged_until}
         assert len(judged) > 2
         assert offline.category_alerts == live.alerts(of_users=False)
+        assert len(offline.forecasts) > 20
+        assert offline.forecasts == live.forecasts()
+        told = forecasts_in(tmp_path / "backtest")
+        assert offline.forecasts == {n: f for n, f in told.items() if n in offline.forecasts}
         assert anywhere(judged) == anywhere(live.alerts(of_users=False))
 
 
@@ -155,6 +166,7 @@ def test_real_events_live_and_replayed_agree(bootstrap, admin, tmp_path, name, r
             offline = Offline(live)
             assert offline.alerts == live.alerts(of_users=True)
             assert offline.category_alerts == live.alerts(of_users=False)
+            assert offline.forecasts == live.forecasts()
             assert offline.profiles == live.profiles()
             assert offline.states == live.states()
             assert sent == sum(outcomes(live.states()))
