@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test lint parity bench bench-compare flow soak kafka kafka-stop clean
+.PHONY: help setup lock demo test lint parity bench bench-compare flow soak fuzz kafka kafka-stop clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ flow: $(STAMP) ## 5,000 clicks a second for MINUTES=60 while the learner trains:
 
 soak: $(STAMP) ## kill brokers, workers, a learner KILLS=200 times, and count what is left (SEED=N repeats)
 	@$(BIN)/python -m bench.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
+
+fuzz: $(STAMP) ## every decoder, INPUTS=1000000 mutated inputs (SEED=N: others)
+	@$(BIN)/python -m bench.fuzz --inputs $(or $(INPUTS),1000000) $(if $(SEED),--seed $(SEED))
 
 kafka: $(STAMP) ## start a broker on this machine (BROKERS=3: three); without Java, in Docker
 	@$(BIN)/python -m deploy.kafka start --brokers $(or $(BROKERS),1) --port 9092 --dir build/kafka/local

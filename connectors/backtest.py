@@ -16,7 +16,7 @@ import msgspec
 
 from connectors.interest_history import InterestHistory
 from connectors.log import JsonLines
-from connectors.store import Store, StoreError
+from connectors.store import Store, StoreError, unpack
 from connectors.validate import Reject
 from pipeline.engine import Engine
 from pipeline.events import Clicks, DriftAlert
@@ -95,8 +95,7 @@ class Backtest:
             OSError: The directory cannot be written.
         """
         self.store = Store(directory / "state")
-        stored = self.store.get("committed")
-        self._committed = msgspec.msgpack.decode(stored, type=Committed) if stored else Committed()
+        self._committed = unpack(self.store.get("committed"), Committed, str(directory))
         self._logs = {
             name: JsonLines(directory / name, self._committed.lengths.get(name, 0)) for name in LOGS
         }

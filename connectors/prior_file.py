@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from connectors.log import write_atomically
-from pipeline.prior import UNIFORM, Prior
+from pipeline.prior import SCHEMA, UNIFORM, Prior
 from pipeline.settings import SettingsError
 
 
@@ -20,12 +20,29 @@ def load_prior(path: str) -> Prior:
     if not path:
         return UNIFORM
     try:
-        return msgspec.json.decode(Path(path).read_bytes(), type=Prior)
-    except (OSError, msgspec.MsgspecError) as error:
+        return decode_prior(Path(path).read_bytes())
+    except (OSError, SettingsError) as error:
         raise SettingsError(
             f"cannot read the prior {path} (settings: drift.prior): {error}; "
             "`driftline calibrate` makes one"
         ) from None
+
+
+def decode_prior(data: bytes) -> Prior:
+    """Read a prior.
+
+    Raises:
+        SettingsError: The bytes are no prior of the schema that this release reads.
+    """
+    try:
+        prior = msgspec.json.decode(data, type=Prior)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise SettingsError(f"not a prior in JSON: {error}") from None
+    if prior.schema != SCHEMA:
+        raise SettingsError(
+            f"a prior of schema {prior.schema}, and this release reads {SCHEMA}: calibrate anew"
+        )
+    return prior
 
 
 def write_prior(path: Path, prior: Prior) -> None:

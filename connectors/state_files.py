@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from connectors.store import CorruptStoreError, Store, StoreError
 from connectors.wire import encode_profile
-from pipeline.engine import Progress
+from pipeline.engine import decode_progress
 from pipeline.interest import STATE, StateError, decode_into, profile
 
 
@@ -45,7 +44,7 @@ def check_store(path: Path) -> tuple[str, bool]:
             progress = store.progress()
     except (CorruptStoreError, StateError) as error:
         return str(error), False
-    counts = msgspec.msgpack.decode(progress, type=Progress).counts if progress else None
+    counts = decode_progress(progress).counts if progress else None
     told = f", {counts.applied:,} events applied" if counts else ""
     return f"sound, {users:,} users, {bytes_:,} bytes{told}", True
 

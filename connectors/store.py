@@ -16,8 +16,9 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
+import msgspec
 from rocksdict import (
     BlockBasedOptions,
     Cache,
@@ -50,6 +51,26 @@ class StoreError(Exception):
 
 class CorruptStoreError(StoreError):
     """What is on the disk is not what was written."""
+
+
+_Kept = TypeVar("_Kept")
+
+
+def unpack(data: bytes | None, kind: type[_Kept], where: str) -> _Kept:
+    """Read what a driver has packed with msgpack; nothing gives what `kind` is by default.
+
+    Raises:
+        StoreError: the bytes are not of that kind.
+    """
+    if data is None:
+        return kind()
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise StoreError(
+            f"{where} holds a {kind.__name__} that this version does not read ({error}): take the "
+            "version that wrote it, or delete it and have it rebuilt"
+        ) from None
 
 
 class Store:
@@ -245,6 +266,11 @@ def pairs(changes: Changes, values: Mapping[str, bytes]) -> list[Pair]:
         (_PROGRESS, changes.progress),
         *((meta_key(key), value) for key, value in values.items()),
     ]
+
+
+def is_replicated(key: bytes | None) -> bool:
+    """Tell whether a key is one that a changelog bears."""
+    return key is not None and key[:1] in {_STATE, _NAME, _META}
 
 
 def meta_key(key: str) -> bytes:

@@ -221,7 +221,11 @@ def decode_rollup(data: bytes) -> Rollup:
     Raises:
         WireError: the bytes are no rollup of a schema version that this release reads.
     """
-    return _decode(data, _VersionedRollup).rollup
+    rollup = _decode(data, _VersionedRollup).rollup
+    places = range(len(rollup.counts))
+    if any(place not in places for met in rollup.users.values() for place in met):
+        raise WireError("a Rollup whose users have met categories that it does not count")
+    return rollup
 
 
 def encode_reject(reject: Reject) -> bytes:

@@ -46,6 +46,18 @@ class Progress(msgspec.Struct, kw_only=True):
     rollups: RollupsState = msgspec.field(default_factory=RollupsState)
 
 
+def decode_progress(data: bytes) -> Progress:
+    """Read an engine's progress.
+
+    Raises:
+        StateError: the bytes are none.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=Progress)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise interest.StateError(f"not an engine's progress: {error}") from None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effects:
     """What a batch gave rise to, each list in the order of the log."""
@@ -118,7 +130,7 @@ class Engine:
         self._new = np.array([interest.new_state()])
         self._scratch = np.zeros(1, kernel.SCRATCH)
         self._verdict = np.zeros(1, kernel.VERDICT)
-        self.progress = msgspec.msgpack.decode(progress, type=Progress) if progress else Progress()
+        self.progress = decode_progress(progress) if progress else Progress()
         self._rollups = Rollups(settings, self.progress.rollups, self.name)
 
     def process(self, clicks: Clicks) -> Effects:

@@ -8,8 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import Annotated
 
 import msgspec
+
+Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Discount = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+
+SCHEMA = 2
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,11 +27,11 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     a change: the log of its Bayes factor.
     """
 
-    concentration: float = 40.0
-    discount: float = 0.2
-    item_concentration: float = 5.0
-    item_discount: float = 0.5
-    cap: float = 16.0
+    concentration: Positive = 40.0
+    discount: Discount = 0.2
+    item_concentration: Positive = 5.0
+    item_discount: Discount = 0.5
+    cap: Annotated[float, msgspec.Meta(ge=0, le=700)] = 16.0
 
 
 class Threshold(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,8 +42,8 @@ class Threshold(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     at: float
-    events: float
-    slope: float
+    events: Positive
+    slope: Positive
     least: float
     false_discovery_rate: float
 
@@ -60,16 +67,16 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
     one is taken for; where it is not named either, it stands for itself.
     """
 
-    unseen: float
-    unseen_item: float
-    shares: dict[str, float]
-    items: dict[str, float]
+    unseen: Share
+    unseen_item: Share
+    shares: dict[str, Share]
+    items: dict[str, Share]
     groups: dict[str, str] = {}
     process: Process = Process()
     threshold: Threshold | None = None
     """None: nothing was measured, and the detector's own bound is taken."""
     measured: Measured | None = None
-    schema: int = 2
+    schema: int = SCHEMA
 
     @property
     def version(self) -> str:

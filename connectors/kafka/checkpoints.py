@@ -144,8 +144,26 @@ async def published(kafka: Kafka) -> tuple[list[Learned], str | None]:
     start = f"{MODEL_NAME}/".encode()
     found = await _read(kafka, lambda key: key.startswith(start))
     champion = found.pop(_CHAMPION, None)
-    named = _decode(champion, Champion).id if champion else None
-    return [_decode(value, Learned) for value in found.values()], named
+    named = decode(champion, Champion).id if champion else None
+    return [decode(value, Learned) for value in found.values()], named
+
+
+def decode(data: bytes, kind: type[_Ours]) -> _Ours:
+    """Read what the topic bears beside chunks.
+
+    Raises:
+        CheckpointError: the bytes are no such message, or one of a newer release.
+    """
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).schema
+        if version != SCHEMA_VERSION:
+            raise CheckpointError(
+                f"a {kind.__name__} of schema version {version}: this release reads version "
+                f"{SCHEMA_VERSION}; use the release that wrote it, or a newer one"
+            )
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"not a {kind.__name__} in JSON: {error}") from None
 
 
 async def tell_rollback(kafka: Kafka, *, former: str, now: str) -> None:
@@ -314,19 +332,6 @@ async def _reader(kafka: Kafka) -> AsyncIterator[tuple[Any, dict[TopicPartition,
         ) from error
     finally:
         await consumer.stop()
-
-
-def _decode(data: bytes, kind: type[_Ours]) -> _Ours:
-    try:
-        version = msgspec.json.decode(data, type=_Versioned).schema
-        if version != SCHEMA_VERSION:
-            raise CheckpointError(
-                f"a {kind.__name__} of schema version {version}: this release reads version "
-                f"{SCHEMA_VERSION}; use the release that wrote it, or a newer one"
-            )
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"not a {kind.__name__} in JSON: {error}") from None
 
 
 def _hash(data: bytes) -> str:

@@ -72,16 +72,26 @@ def settings_path(environment: Mapping[str, str] = os.environ) -> Path | None:
     return Path(environment[SETTINGS]) if environment.get(SETTINGS) else None
 
 
-def _read(path: Path) -> Live:
+def decode_live(data: bytes, where: str) -> Live:
+    """Read settings from TOML; `where` is named in errors.
+
+    Raises:
+        SettingsError: they are wrong.
+    """
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Live, dec_hook=_duration)
-    except OSError as error:
-        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError, SettingsError) as error:
+        return msgspec.toml.decode(data, type=Live, dec_hook=_duration)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, SettingsError) as error:
         raise SettingsError(
-            f"{path}: {error}; docs/reference.md lists every setting, those of the bus stand in "
+            f"{where}: {error}; docs/reference.md lists every setting, those of the bus stand in "
             "[kafka] and [worker]"
         ) from None
+
+
+def _read(path: Path) -> Live:
+    try:
+        return decode_live(path.read_bytes(), str(path))
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from None
 
 
 def _duration(kind: type, value: Any) -> Any:

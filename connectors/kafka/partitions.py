@@ -34,7 +34,7 @@ from connectors.kafka.rekey import Origins
 from connectors.kafka.restore import LOG, Followed
 from connectors.kafka.settings import BusError
 from connectors.kafka.transport import RecordBatch, Span
-from connectors.store import CorruptStoreError, Pair, Store, StoreError, local_key, pairs
+from connectors.store import CorruptStoreError, Pair, Store, StoreError, local_key, pairs, unpack
 from connectors.validate import Reject
 from pipeline.engine import Effects, Engine
 from pipeline.events import AlertKind
@@ -120,8 +120,7 @@ class Partition:
         """When it turned out that another worker has the partition, by the monotonic clock."""
         self.trouble = ""
         """Why nothing goes on, where nothing does."""
-        stored = store.get(_STAMP)
-        self.stamp = msgspec.msgpack.decode(stored, type=Stamp) if stored else Stamp()
+        self.stamp = unpack(store.get(_STAMP), Stamp, str(store.path))
         self.durable = self.stamp.next
         """The offset that the newest flush has come to."""
         self.engine = Engine(

@@ -12,8 +12,17 @@ from pathlib import Path
 import msgspec
 
 from connectors.kafka.changelog import Changelog
+from connectors.kafka.settings import BusError
 from connectors.kafka.topics import TOMBSTONES_KEPT
-from connectors.store import CorruptStoreError, Pair, Store, local_key, meta_key
+from connectors.store import (
+    CorruptStoreError,
+    Pair,
+    Store,
+    is_replicated,
+    local_key,
+    meta_key,
+    unpack,
+)
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +101,7 @@ def _renewed(store: Store) -> Store:
 async def _begin(store: Store, changelog: Changelog) -> Followed | None:
     """Bring a store up to date; return None where it must be made anew."""
     kept = store.local(_FOLLOWED)
-    before = msgspec.msgpack.decode(kept, type=Followed) if kept else None
+    before = unpack(kept, Followed, str(store.path)) if kept else None
     first, end = await changelog.span()
     if end == 0:
         return await _seed(store, changelog)
@@ -128,9 +137,14 @@ async def _follow(store: Store, changelog: Changelog, start: int) -> Followed:
     """Take over what the changelog bears from `start` on."""
     began, count, position = time.monotonic(), 0, start
     store.load_in_bulk(begin=True)
-    async for position, records in changelog.read(start):  # noqa: B007  used after the loop
+    async for position, records in changelog.read(start):
         count += len(records)
         items = [(record.key, record.value) for record in records]
+        if not all(is_replicated(key) for key, _ in items):
+            raise BusError(
+                f"{changelog.name} bears records that are not driftline's, before offset "
+                f"{position}: who else writes to it? Delete the topic, and it begins anew"
+            )
         await asyncio.to_thread(store.write, items, durable=False)
     store.load_in_bulk(begin=False)
     number = store.get(LOG)

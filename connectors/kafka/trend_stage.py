@@ -20,7 +20,7 @@ from connectors.kafka.settings import Kafka
 from connectors.kafka.topics import ROLLUPS
 from connectors.kafka.transport import RecordBatch, Span
 from connectors.prior_file import load_prior
-from connectors.store import Store
+from connectors.store import Store, unpack
 from connectors.wire import WireError, decode_rollup
 from pipeline.engine import Changes
 from pipeline.settings import Settings
@@ -73,10 +73,7 @@ class TrendStage:
             path = self._data / f"{span.topic}-{span.partition}"
             path.mkdir(parents=True, exist_ok=True)
             self._store = Store(path)
-            stored = self._store.progress()
-            self._progress = (
-                msgspec.msgpack.decode(stored, type=TrendProgress) if stored else TrendProgress()
-            )
+            self._progress = unpack(self._store.progress(), TrendProgress, str(path))
             self._merge = RollupMerge(self._progress.merge)
             self._trends = Trends(self._settings, self._progress.trends, self._prior)
         self._published = span.committed

@@ -296,6 +296,8 @@ rollups = st.builds(
     items=st.dictionaries(symbols, times, max_size=2),
     source=text,
     position=times,
+).filter(
+    lambda rollup: all(max(met, default=-1) < len(rollup.counts) for met in rollup.users.values())
 )
 
 
