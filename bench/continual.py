@@ -58,7 +58,10 @@ def by_recommender(report: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 def run(weeks: list[Window], settings: Settings, name: str) -> Reports:
     """Learn window after window, as a strategy has it; print a line a window."""
-    learner = Learner(replace(settings, learning=strategies.named(name, settings.learning)))
+    learning = strategies.named(name, settings.learning)
+    learner = Learner(
+        replace(settings, learning=learning), recipe=strategies.recipe(name, learning)
+    )
     reports: Reports = []
     for number, week in enumerate(weeks):
         began = time.perf_counter()
@@ -98,6 +101,29 @@ def table(runs: list[Reports]) -> list[str]:
             cells.append(f"{np.mean(values):>10.2f} ± {np.std(values):.2f}")
         lines.append(f"{who:24}" + "".join(f"{cell:>18}" for cell in cells))
     return lines
+
+
+def forgetting(runs: list[Reports]) -> list[str]:
+    """Return two lines: what was learnt of windows while new, and what came of it by the end."""
+    lines = []
+    for title, of in (("learnt when new", _learnt), ("backward transfer", _transferred)):
+        found = [of(reports) for reports in runs]
+        cells = [
+            f"{100 * np.mean(values):>10.2f} ± {100 * np.std(values):.2f}"
+            for values in zip(*found, strict=True)
+        ]
+        lines.append(f"{title:24}" + "".join(f"{cell:>18}" for cell in cells))
+    return lines
+
+
+def _learnt(reports: Reports) -> list[float]:
+    held = [r["retention"]["learnt"] for r in reports if r["retention"]["learnt"]]
+    return [float(np.mean([figures[name] for figures in held])) for name in _FIGURES]
+
+
+def _transferred(reports: Reports) -> list[float]:
+    found = reports[-1]["retention"]["backward_transfer"]
+    return [found[name] if found else 0.0 for name in _FIGURES]
 
 
 def costs(runs: list[Reports]) -> dict[str, float]:
@@ -175,9 +201,11 @@ def main() -> None:
         judged = sum(report["evaluated"] > 0 for report in runs[0])
         print(f"\n{name}: mean of {judged} windows, {len(runs)} seeds, per cent")
         print("\n".join(table(runs)))
+        print("model, on sequences held from training:")
+        print("\n".join(forgetting(runs)))
         print(
             f"{spent['training_seconds']:.0f} s of training; replay buffer "
-            f"{spent['buffer_bytes'] / 1e6:.1f} MB, counts {spent['counts_bytes'] / 1e6:.1f} MB"
+            f"{spent['buffer_bytes']:,.0f} bytes, counts {spent['counts_bytes']:,.0f} bytes"
         )
     if ader:
         told = ", ".join(f"{name} {r:.2f}/{m:.2f}" for name, (r, m) in PUBLISHED.items())

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +15,24 @@ from learners import checkpoint, evaluation, gate, persistence, state, training
 from learners.baselines import Popularity
 from learners.buffer import Buffer
 from learners.ensemble import Ensemble, Exam, Standing, nothing
-from learners.ewc import Consolidation, fisher
+from learners.forgetting import Probes, Retention, iso
 from learners.gate import Verdict
 from learners.metrics import Figures, figures
 from learners.model import SequenceModel
+from learners.recipe import OwnRecipe, Recipe
 from learners.report import Report, slices
 from learners.reproducible import reproducible
+from learners.seeds import Seeds
 from learners.sequences import (
     Batch,
     Catalogue,
     Histories,
-    Ints,
     Sequences,
     group,
     lessons,
     questions,
 )
 from learners.signing import Signer, trusted
-from learners.softmax import Sampler
 from learners.staleness import Stale, judge
 from pipeline.settings import Settings
 from pipeline.windows import Window
@@ -64,6 +62,7 @@ class Learner:
         *,
         checkpoints: Path | None = None,
         progress: training.Progress = _silent,
+        recipe: Recipe | None = None,
     ) -> None:
         """Start without any knowledge.
 
@@ -71,6 +70,7 @@ class Learner:
             settings: of which `seed` and `learning` matter here.
             checkpoints: where checkpoints are written; none writes none.
             progress: told the share of a window's training that is done, and what is done now.
+            recipe: what trains the challengers; none takes driftline's own.
         """
         learning = settings.learning
         self.settings = settings
@@ -82,9 +82,9 @@ class Learner:
         self.catalogue = Catalogue()
         self.histories = Histories(learning.model.max_length)
         self.ensemble = Ensemble(learning)
-        self.replay = Buffer(learning.replay_capacity, learning.replay_policy, learning.half_life)
+        self.recipe: Recipe = OwnRecipe(learning, self.device) if recipe is None else recipe
         self.anchors = Buffer(_ANCHORS, "fading", learning.half_life)
-        self.consolidation = Consolidation()
+        self.probes = Probes(learning.probes, learning.probe_targets, learning.model.max_length)
         self.prints: gate.Prints = np.zeros(0, np.uint64)
         self.hits: NDArray[np.bool_] = np.zeros(0, np.bool_)
         self.sources: dict[str, int] = {}
@@ -101,6 +101,7 @@ class Learner:
         the counts behind blend and baselines, and the past that the gate looks at, from all, so
         that a change that lasts is let through in the end.
         """
+        seeds = Seeds(self.settings.seed, window.start)
         with reproducible(self.device, self.settings.learning.threads):
             self._follow()
             known = len(self.catalogue.items)
@@ -108,30 +109,37 @@ class Learner:
             refused = gate.refuse(new, self.prints, self.settings.learning)
             if refused:
                 trained = _Trained(verdict=Verdict(decision="rejected", reason=refused))
-                return self._report(window, nothing(), trained, None)
+                return self._report(window, nothing(), trained, None, Retention())
             self.prints = np.concatenate([self.prints, gate.prints(new)])[-_PRINTS:]
-            sequences = self._extend(new, lasting, window)
-            standing, absorbed = self._evaluate(sequences, known, window.start)
+            sequences = self._extend(new, lasting, window, seeds)
+            standing, absorbed = self._evaluate(sequences, known, seeds)
             self._count(sequences, window, absorbed)
-            anchored = self._anchored(sequences, window.start)
-            taught = sequences.take(np.flatnonzero(~anchored))
-            trained = self._train(taught, window.start)
+            held = self._held(sequences, seeds)
+            taught = sequences.take(np.flatnonzero(~held))
+            trained = self._train(taught, seeds)
             packed = self._publish(trained, window)
-            self._remember(taught, sequences.take(np.flatnonzero(anchored)), trained, window)
-        return self._report(window, standing, trained, packed)
+            self._remember(taught, sequences.take(np.flatnonzero(held)), trained, seeds)
+            retention = self._ask()
+        return self._report(window, standing, trained, packed, retention)
 
     def _report(
-        self, window: Window, standing: Standing, trained: _Trained, packed: str | None
+        self,
+        window: Window,
+        standing: Standing,
+        trained: _Trained,
+        packed: str | None,
+        retention: Retention,
     ) -> Report:
         return Report(
-            window_start=_iso(window.start),
-            window_end=_iso(window.end),
+            window_start=iso(window.start),
+            window_end=iso(window.end),
             events=len(window.clicks),
             evaluated=standing.evaluated,
             **slices(standing),
             training_seconds=round(trained.seconds, 3),
-            buffer_bytes=self.replay.sequences.bytes,
+            buffer_bytes=self.recipe.bytes,
             counts_bytes=self.ensemble.bytes,
+            retention=retention,
             decision=trained.verdict.decision,
             reason=trained.verdict.reason,
             checkpoint=packed,
@@ -143,7 +151,8 @@ class Learner:
     def forget(self, user: str) -> None:
         """Erase what is kept of a user: history, exemplars, favourites."""
         self.histories.past = self.histories.past.without(user)
-        self.replay.forget(user)
+        self.recipe.forget(user)
+        self.probes.forget(user)
         self.anchors.forget(user)
         self.ensemble.personal.forget(user)
 
@@ -154,7 +163,7 @@ class Learner:
         hops = checkpoint.rolled_back(self.checkpoints)
         while self.champion_id in hops:
             gone = checkpoint.load(self.checkpoints / self.champion_id).manifest
-            self.replay.forget_window(gone.window_start, gone.window_end)
+            self.recipe.forget_window(gone.window_start, gone.window_end)
             self.champion_id = hops[self.champion_id]
             packed = checkpoint.load(self.checkpoints / self.champion_id, self.trusted)
             model = SequenceModel.restore(packed.manifest.model, packed.tensors())
@@ -164,24 +173,26 @@ class Learner:
         items, types = self.catalogue.read(window.clicks)
         return group(window.clicks, items, types, self.settings.learning.sequence)
 
-    def _extend(self, new: Sequences, lasting: NDArray[np.bool_], window: Window) -> Sequences:
+    def _extend(
+        self, new: Sequences, lasting: NDArray[np.bool_], window: Window, seeds: Seeds
+    ) -> Sequences:
         """Put the window's sequences behind what is known of their owners."""
         learning = self.settings.learning
         sequences = self.histories.extend(new.tails(learning.most_events), lasting)
         self.histories.drop(window.end - learning.forget_after)
         if self.champion is not None:
-            self._grow(self.champion, window.start)
+            self._grow(self.champion, seeds)
         return sequences
 
-    def _grow(self, model: SequenceModel, start: int) -> None:
+    def _grow(self, model: SequenceModel, seeds: Seeds) -> None:
         model.grow(
             torch.from_numpy(self.catalogue.category).to(self.device),
             len(self.catalogue.categories),
             len(self.catalogue.types),
-            torch.Generator().manual_seed(self._seed(start, "rows")),
+            torch.Generator().manual_seed(seeds.of("rows")),
         )
 
-    def _evaluate(self, sequences: Sequences, known: int, start: int) -> tuple[Standing, int]:
+    def _evaluate(self, sequences: Sequences, known: int, seeds: Seeds) -> tuple[Standing, int]:
         """Return how all stand, and the time up to which the window was absorbed."""
         learning = self.settings.learning
         if self.champion is None or not len(sequences):
@@ -192,11 +203,11 @@ class Learner:
             known,
             length=learning.model.max_length,
             most=learning.evaluate_at_most,
-            random=self._random(start, "evaluation"),
+            random=seeds.random("evaluation"),
         )
         return self.ensemble.stand(self.champion, exam, sequences, known)
 
-    def _train(self, sequences: Sequences, start: int) -> _Trained:
+    def _train(self, sequences: Sequences, seeds: Seeds) -> _Trained:
         began = time.perf_counter()
         learning = self.settings.learning
         length = learning.model.max_length
@@ -209,40 +220,29 @@ class Learner:
         new = lessons(older.refreshed(), length)
         if not len(new):
             return _Trained(verdict=Verdict(decision="none", reason="all events at one time"))
-        newest = self._draw(targets[times >= cutoff], learning.gate_at_most, start, "gate")
+        newest = seeds.draw(targets[times >= cutoff], learning.gate_at_most, "gate")
         asked = questions(sequences, newest, length)
-
         fresh = self.champion is None or learning.retrain
-        challenger = self._challenger(start)
         items = len(self.catalogue.items)
-        wanted = round(learning.replay * len(new))
-        replayed = self.replay.draw(wanted, self._random(start, "replay"))
-        seen = older.counts(len(self.catalogue.items))
-        sampler = None
-        if len(seen) > learning.full_softmax_up_to:
-            frequency = self.ensemble.popularity.upto(len(seen))
-            sampler = Sampler(frequency, learning.negatives, self.device)
-        training.fit(
-            challenger,
-            training.Lessons(new=new, replayed=lessons(replayed, length) if replayed else None),
+        challenger = self.recipe.fit(
+            self._challenger(seeds),
+            new,
+            parent=self.champion,
             epochs=learning.first_epochs if fresh else learning.epochs,
-            settings=learning,
-            sampler=sampler,
-            seed=self._seed(start, "training"),
-            score_on_held_out=lambda model: figures(evaluation.rank(model, asked, items)).mrr,
+            frequency=self.ensemble.popularity.upto(items),
+            seeds=seeds,
+            score=lambda model: figures(evaluation.rank(model, asked, items)).mrr,
             progress=self.progress,
-            parent=self.champion if learning.distillation > 0 else None,
-            consolidation=self.consolidation if learning.ewc > 0 else None,
         )
         self.progress(1.0, "judging")
         return self._gate(challenger, asked, older, began)
 
-    def _challenger(self, start: int) -> SequenceModel:
+    def _challenger(self, seeds: Seeds) -> SequenceModel:
         if self.champion is not None and not self.settings.learning.retrain:
             return copy.deepcopy(self.champion)
-        seed = torch.Generator().manual_seed(self._seed(start, "weights"))
-        model = SequenceModel(self.settings.learning.model, seed).to(self.device)
-        self._grow(model, start)
+        generator = torch.Generator().manual_seed(seeds.of("weights"))
+        model = SequenceModel(self.settings.learning.model, generator).to(self.device)
+        self._grow(model, seeds)
         return model
 
     def _gate(
@@ -318,30 +318,27 @@ class Learner:
         self.ensemble.learn(sequences, absorbed, factor)
         self.until = window.end
 
-    def _anchored(self, sequences: Sequences, start: int) -> NDArray[np.bool_]:
-        """Draw the sequences that only the gate will look at, (n,)."""
+    def _held(self, sequences: Sequences, seeds: Seeds) -> NDArray[np.bool_]:
+        """Draw the sequences that no training sees, only the gate and the probes, (n,)."""
         share = min(_ANCHORED, _FEW / max(1, len(sequences)))
-        return self._random(start, "anchors").random(len(sequences)) < share
+        return seeds.random("anchors").random(len(sequences)) < share
 
     def _remember(
-        self, taught: Sequences, anchored: Sequences, trained: _Trained, window: Window
+        self, taught: Sequences, held: Sequences, trained: _Trained, seeds: Seeds
     ) -> None:
-        learning = self.settings.learning
-        frequency = self.ensemble.popularity.counts
-        length = learning.model.max_length + 1
-        self.anchors.add(anchored.tails(length), frequency, self._random(window.start, "past"))
-        if self.champion is None or trained.verdict.decision != "promoted":
-            return
-        self.replay.add(taught.tails(length), frequency, self._random(window.start, "buffer"))
-        if learning.ewc > 0:
-            drawn = self._draw(
-                taught.targets(), learning.ewc_samples, window.start, "consolidation"
-            )
-            asked = questions(taught, drawn, learning.model.max_length)
-            seed = self._seed(window.start, "labels")
-            self.consolidation.absorb(
-                fisher(self.champion, asked, seed), self.champion, learning.ewc_decay
-            )
+        items = len(self.catalogue.items)
+        frequency = self.ensemble.popularity.upto(items)
+        held = held.tails(self.settings.learning.model.max_length + 1)
+        self.anchors.add(held, frequency, seeds.random("past"))
+        self.probes.add(held, start=seeds.start, items=items)
+        if self.champion is not None and trained.verdict.decision == "promoted":
+            self.recipe.remember(self.champion, taught, frequency=frequency, seeds=seeds)
+
+    def _ask(self) -> Retention:
+        if self.champion is None:
+            return Retention()
+        self.progress(1.0, "asking about the past")
+        return self.probes.ask(self.champion)
 
     def _judge(self, hits: NDArray[np.bool_]) -> Stale | None:
         learning = self.settings.learning
@@ -349,18 +346,6 @@ class Learner:
         stale, current = judge(self.hits, learning.stale_detector)
         self.hits = self.hits[len(self.hits) - current :]
         return stale
-
-    def _seed(self, start: int, purpose: str) -> int:
-        """Return a seed that settings, window and purpose decide alone."""
-        text = f"{self.settings.seed}/{start}/{purpose}".encode()
-        return int.from_bytes(hashlib.sha256(text).digest()[:7])
-
-    def _random(self, start: int, purpose: str) -> np.random.Generator:
-        return np.random.default_rng(self._seed(start, purpose))
-
-    def _draw(self, targets: Ints, most: int, start: int, purpose: str) -> Ints:
-        drawn = self._random(start, purpose).permutation(targets)
-        return drawn[:most] if most > 0 else drawn
 
     def save(self, directory: Path) -> None:
         """Write all that the learner knows, in one step that is seen whole or not at all."""
@@ -394,7 +379,3 @@ class _Trained:
     metrics: Figures | None = None
     champion_metrics: Figures | None = None
     seconds: float = 0.0
-
-
-def _iso(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()

@@ -5,11 +5,15 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import torch
 
 from learners.ewc import Consolidation
+from learners.forgetting import Probe
+from learners.metrics import Figures
 from learners.model import SequenceModel
+from learners.recipe import OwnRecipe
 from learners.sequences import Catalogue, Vocabulary
 from learners.state import State, StateError
 
@@ -23,15 +27,20 @@ _ARRAYS = (
     "ensemble.blend.weights",
     "ensemble.blend.learnt",
     "ensemble.blend.curvature",
-    "replay.priority",
+    "recipe.replay.priority",
     "anchors.priority",
 )
 _COUNTED = ("markov", "neighbours", "personal")
-_BUFFERS = ("replay", "anchors")
+_BUFFERS = ("recipe.replay", "anchors")
 
 
 def collect(learner: Learner) -> State:
-    """Take down all that a learner knows."""
+    """Take down all that a learner knows.
+
+    Raises:
+        StateError: its recipe is not driftline's own.
+    """
+    recipe = _own(learner)
     state = State()
     state.texts |= {
         "settings": learner.settings.version,
@@ -42,6 +51,9 @@ def collect(learner: Learner) -> State:
         "sources": learner.sources,
         "until": learner.until,
         "champion": learner.champion_id,
+        "probed": learner.probes.added,
+        "probes": [[probe.number, probe.start, probe.items] for probe in learner.probes.kept],
+        "probes then": [probe.then for probe in learner.probes.kept],
     }
     state.put("category", learner.catalogue.category)
     state.put("hits", learner.hits)
@@ -51,10 +63,12 @@ def collect(learner: Learner) -> State:
     for name in _COUNTED:
         state.put_counts(name, getattr(learner.ensemble, name).counts)
     for name in _BUFFERS:
-        state.put_sequences(name, getattr(learner, name).sequences)
+        state.put_sequences(name, attrgetter(name)(learner).sequences)
     state.put_sequences("histories", learner.histories.past)
-    state.put_group("fisher", learner.consolidation.fisher)
-    state.put_group("anchor", learner.consolidation.anchor)
+    for probe in learner.probes.kept:
+        state.put_sequences(f"probe {probe.number}", probe.sequences)
+    state.put_group("fisher", recipe.consolidation.fisher)
+    state.put_group("anchor", recipe.consolidation.anchor)
     if learner.champion is not None:
         state.put_group("champion", learner.champion.state_dict())
     return state
@@ -66,6 +80,7 @@ def restore(learner: Learner, state: State, where: str) -> None:
     Raises:
         StateError: the old one had other settings.
     """
+    recipe = _own(learner)
     texts, device = state.texts, learner.device
     if texts["settings"] != learner.settings.version:
         raise StateError(
@@ -87,11 +102,31 @@ def restore(learner: Learner, state: State, where: str) -> None:
     for name in _COUNTED:
         getattr(learner.ensemble, name).counts = state.counts(name, learning.neighbours)
     for name in _BUFFERS:
-        getattr(learner, name).sequences = state.sequences(name)
+        attrgetter(name)(learner).sequences = state.sequences(name)
     learner.histories.past = state.sequences("histories")
-    learner.consolidation = Consolidation(
+    learner.probes.added = texts["probed"]
+    learner.probes.kept = [
+        Probe(
+            number=number,
+            start=start,
+            items=items,
+            sequences=state.sequences(f"probe {number}"),
+            then=msgspec.convert(then, Figures | None),
+        )
+        for (number, start, items), then in zip(texts["probes"], texts["probes then"], strict=True)
+    ]
+    recipe.consolidation = Consolidation(
         state.group("fisher", device), state.group("anchor", device)
     )
     if learner.champion_id is not None:
         weights = state.group("champion", torch.device("cpu"))
         learner.champion = SequenceModel.restore(learning.model, weights).to(device)
+
+
+def _own(learner: Learner) -> OwnRecipe:
+    if not isinstance(learner.recipe, OwnRecipe):
+        raise StateError(
+            f"what {type(learner.recipe).__name__} remembers has no file format: "
+            "only a learner with driftline's own recipe can be saved and loaded"
+        )
+    return learner.recipe

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from learners.ensemble import COMPARED, Standing
+from learners.forgetting import Retention
 from learners.gate import Decision
 from learners.metrics import Figures
 from learners.staleness import Stale
@@ -45,6 +46,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Of the sequences remembered for replay."""
     counts_bytes: int
     """Of the counts behind kNN, Markov and personal frequency."""
+    retention: Retention
     decision: Decision
     reason: str
     checkpoint: str | None

@@ -17,6 +17,7 @@ from learners.softmax import Sampler, cross_entropy
 from pipeline.settings import Learning
 
 Progress = Callable[[float, str], None]
+Score = Callable[[SequenceModel], float]
 
 _BETAS = (0.9, 0.98)  # of Adam: steps are few
 
@@ -101,7 +102,7 @@ def fit(
     settings: Learning,
     sampler: Sampler | None,
     seed: int,
-    score_on_held_out: Callable[[SequenceModel], float],
+    score: Score,
     progress: Progress,
     parent: SequenceModel | None = None,
     consolidation: Consolidation | None = None,
@@ -136,9 +137,9 @@ def fit(
             taken += 1
             progress(taken / steps, "training")
         model.eval()
-        score = score_on_held_out(model)
-        if score >= best:
-            best, kept, weights = score, epoch + 1, copy.deepcopy(model.state_dict())
+        found = score(model)  # on the held-out slice
+        if found >= best:
+            best, kept, weights = found, epoch + 1, copy.deepcopy(model.state_dict())
     model.load_state_dict(weights)
     model.eval()
     return kept

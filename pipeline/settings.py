@@ -216,6 +216,10 @@ class Learning(Section, frozen=True):
     """Share of a window's events that may be one user's of one item; with more it is refused."""
     gate_copies: float = 0.9
     """Share of a window's sequences that may repeat earlier ones; with more it is refused."""
+    probes: int = 16
+    """Past windows that each champion is asked about, to tell what it forgot; 0 asks none."""
+    probe_targets: int = 512
+    """Targets asked of each of them."""
     stale_detector: str = "ADWIN"
     """A detector of river.drift, fed with the hits of the model in order."""
     stale_memory: int = 20_000

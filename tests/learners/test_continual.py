@@ -142,7 +142,7 @@ def test_a_rolled_back_champion_is_followed(tmp_path):
 
     assert first.checkpoint == checkpoint.load(tmp_path / third.checkpoint).manifest.parent
     assert third.checkpoint == checkpoint.champion(tmp_path)
-    kept = learner.replay.sequences
+    kept = learner.recipe.replay.sequences
     last = kept.times[kept.starts[1:] - 1] // WEEK
     assert {0, 2} == set(last.tolist())
 

@@ -1,0 +1,140 @@
+"""The ways to make a challenger of a champion, and driftline's own: replay, EWC, distillation."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from learners import training
+from learners.buffer import Buffer
+from learners.ewc import Consolidation, fisher
+from learners.model import SequenceModel
+from learners.seeds import Seeds
+from learners.sequences import Batch, Sequences, lessons, questions
+from learners.softmax import Sampler
+from pipeline.settings import Learning
+
+
+class Recipe(Protocol):
+    """What trains a challenger on a window, and remembers what it needs for the next one."""
+
+    @property
+    def bytes(self) -> int:
+        """Memory taken by what is remembered of past windows."""
+
+    def fit(
+        self,
+        challenger: SequenceModel,
+        new: Batch,
+        *,
+        parent: SequenceModel | None,
+        epochs: int,
+        frequency: NDArray[np.float32],
+        seeds: Seeds,
+        score: training.Score,
+        progress: training.Progress,
+    ) -> SequenceModel:
+        """Train a challenger, and return what came of it.
+
+        Args:
+            challenger: the parent's copy, or new; knows every item.
+            new: the window's inputs.
+            parent: the champion; none before the first window.
+            epochs: at most so many times over the inputs.
+            frequency: (items,) how often items occurred so far.
+            seeds: of the window.
+            score: how well a model does on the held-out slice, to keep the best epoch.
+            progress: told the share of the training that is done.
+        """
+
+    def remember(
+        self,
+        champion: SequenceModel,
+        taught: Sequences,
+        *,
+        frequency: NDArray[np.float32],
+        seeds: Seeds,
+    ) -> None:
+        """Take in a window whose challenger was promoted."""
+
+    def forget(self, owner: str) -> None:
+        """Erase an owner's sequences."""
+
+    def forget_window(self, start: int, end: int) -> None:
+        """Erase the sequences whose last event lies in start <= time < end."""
+
+
+class OwnRecipe:
+    """Replay, online EWC and distillation from the parent, as the settings switch them on."""
+
+    def __init__(self, learning: Learning, device: torch.device) -> None:
+        self.learning = learning
+        self.device = device
+        self.replay = Buffer(learning.replay_capacity, learning.replay_policy, learning.half_life)
+        self.consolidation = Consolidation()
+
+    @property
+    def bytes(self) -> int:
+        """Memory taken by the sequences remembered for replay."""
+        return self.replay.sequences.bytes
+
+    def fit(
+        self,
+        challenger: SequenceModel,
+        new: Batch,
+        *,
+        parent: SequenceModel | None,
+        epochs: int,
+        frequency: NDArray[np.float32],
+        seeds: Seeds,
+        score: training.Score,
+        progress: training.Progress,
+    ) -> SequenceModel:
+        """Train a challenger in place; see `Recipe.fit`."""
+        learning = self.learning
+        wanted = round(learning.replay * len(new))
+        replayed = self.replay.draw(wanted, seeds.random("replay"))
+        sampler = None
+        if len(frequency) > learning.full_softmax_up_to:
+            sampler = Sampler(frequency, learning.negatives, self.device)
+        old = lessons(replayed, learning.model.max_length) if replayed else None
+        training.fit(
+            challenger,
+            training.Lessons(new=new, replayed=old),
+            epochs=epochs,
+            settings=learning,
+            sampler=sampler,
+            seed=seeds.of("training"),
+            score=score,
+            progress=progress,
+            parent=parent if learning.distillation > 0 else None,
+            consolidation=self.consolidation if learning.ewc > 0 else None,
+        )
+        return challenger
+
+    def remember(
+        self,
+        champion: SequenceModel,
+        taught: Sequences,
+        *,
+        frequency: NDArray[np.float32],
+        seeds: Seeds,
+    ) -> None:
+        """Offer the window's sequences to the buffer; measure what was important for them."""
+        length = self.learning.model.max_length
+        self.replay.add(taught.tails(length + 1), frequency, seeds.random("buffer"))
+        if self.learning.ewc > 0:
+            drawn = seeds.draw(taught.targets(), self.learning.ewc_samples, "consolidation")
+            found = fisher(champion, questions(taught, drawn, length), seeds.of("labels"))
+            self.consolidation.absorb(found, champion, self.learning.ewc_decay)
+
+    def forget(self, owner: str) -> None:
+        """Erase an owner's sequences."""
+        self.replay.forget(owner)
+
+    def forget_window(self, start: int, end: int) -> None:
+        """Erase the sequences whose last event lies in start <= time < end."""
+        self.replay.forget_window(start, end)
