@@ -46,7 +46,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Of the sequences remembered for replay."""
     counts_bytes: int
     """Of the counts behind kNN, Markov and personal frequency."""
-    retention: Retention
+    retention: Retention = Retention()
+    """What the champion after this window knows of windows past."""
     decision: Decision
     reason: str
     checkpoint: str | None
