@@ -53,6 +53,7 @@ def report_data(directory: Path) -> dict[str, Any]:
         },
         "starts": starts,
         "metrics": figures.metrics(windows),
+        "retention": figures.retention(windows),
         "alerts_by_window": figures.alerts_by_window(alerts(), starts),
         "flows": figures.flows(alerts),
         "trends": figures.trends(

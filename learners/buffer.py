@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from learners.herding import places
 from learners.sequences import Ints, Sequences, empty, join
+from learners.shares import Floats
+
+POLICIES = ("reservoir", "recency", "frequency", "fading", "herding", "loss")
+SEEING = ("herding", "loss")
+"""The policies that need to know what the model makes of a sequence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a model makes of n sequences."""
+
+    states: Floats  # (n, d) what it knows before the last event
+    losses: Floats  # (n,) minus the log-likelihood of the last event's item
 
 
 class Buffer:
@@ -19,7 +34,10 @@ class Buffer:
     "frequency" a random number u as log(u) / frequency of the last item, which keeps items in
     proportion to their frequency (Efraimidis and Spirakis, 2006, "Weighted Random Sampling with
     a Reservoir");
-    "fading" a reservoir in which a sequence counts half as much after each `half_life`.
+    "fading" a reservoir in which a sequence counts half as much after each `half_life`;
+    "herding" how late the sequence comes in the herding order of its window's sequences that end
+    on the same item, as a share of them: each item of each window keeps the same share;
+    "loss" as "frequency", in proportion to the loss on the last item: what the model finds hard.
     """
 
     def __init__(
@@ -38,9 +56,23 @@ class Buffer:
         return len(self.sequences)
 
     def add(
-        self, sequences: Sequences, frequency: NDArray[np.float32], random: np.random.Generator
+        self,
+        sequences: Sequences,
+        frequency: NDArray[np.float32],
+        random: np.random.Generator,
+        seen: Seen | None = None,
     ) -> None:
-        """Offer sequences, none of them empty; `frequency` (items,) is how often items occur."""
+        """Offer sequences.
+
+        Args:
+            sequences: n, none of them empty.
+            frequency: (items,) how often items occur.
+            random: of the priorities.
+            seen: what the model makes of the sequences; "herding" and "loss" need it.
+
+        Raises:
+            ValueError: there is no such policy, or it lacks what it needs.
+        """
         draws = 1 - random.random(len(sequences))  # (0, 1]
         last = sequences.starts[1:] - 1
         match self.policy:
@@ -53,11 +85,15 @@ class Buffer:
             case "fading":  # the same draw with weight 2^(time / half life), on a log scale
                 grown = math.log(2) * sequences.times[last] / self.half_life
                 fresh = grown + random.gumbel(size=len(sequences))
+            case "herding" if seen is not None:
+                behind = places(seen.states, sequences.items[last])
+                fresh = -behind - (1 - draws) / len(sequences)  # ties by lot
+            case "loss" if seen is not None:
+                fresh = np.log(draws) / np.maximum(seen.losses, 1e-9)
+            case "herding" | "loss":
+                raise ValueError(f"{self.policy} needs what the model makes of the sequences")
             case unknown:
-                raise ValueError(
-                    f"{unknown!r} is not a replay policy: "
-                    "take reservoir, recency, frequency or fading"
-                )
+                raise ValueError(f"{unknown!r} is not a replay policy: take {', '.join(POLICIES)}")
         both = join([self.sequences, sequences])
         priority = np.concatenate([self.priority, fresh])
         kept = np.sort(np.argsort(-priority, kind="stable")[: self.capacity])

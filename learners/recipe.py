@@ -7,9 +7,10 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
-from learners import training
-from learners.buffer import Buffer
+from learners import evaluation, training
+from learners.buffer import SEEING, Buffer, Seen
 from learners.ewc import Consolidation, fisher
 from learners.model import SequenceModel
 from learners.seeds import Seeds
@@ -125,7 +126,12 @@ class OwnRecipe:
     ) -> None:
         """Offer the window's sequences to the buffer; measure what was important for them."""
         length = self.learning.model.max_length
-        self.replay.add(taught.tails(length + 1), frequency, seeds.random("buffer"))
+        offered = taught.tails(length + 1)
+        offered = offered.take(np.flatnonzero(offered.lengths > 1))
+        seen = None
+        if self.replay.capacity and self.replay.policy in SEEING:
+            seen = _look(champion, offered, length)
+        self.replay.add(offered, frequency, seeds.random("buffer"), seen)
         if self.learning.ewc > 0:
             drawn = seeds.draw(taught.targets(), self.learning.ewc_samples, "consolidation")
             found = fisher(champion, questions(taught, drawn, length), seeds.of("labels"))
@@ -138,3 +144,17 @@ class OwnRecipe:
     def forget_window(self, start: int, end: int) -> None:
         """Erase the sequences whose last event lies in start <= time < end."""
         self.replay.forget_window(start, end)
+
+
+def _look(model: SequenceModel, sequences: Sequences, length: int) -> Seen:
+    """Ask a model for the last event of each sequence."""
+    asked = questions(sequences, sequences.starts[1:] - 1, length)
+    targets, items = evaluation.answers(asked), len(model.items)
+    score = evaluation.scorer(model, asked)
+    losses = np.empty(len(asked), np.float32)
+    for rows in evaluation.slices(len(asked), items):
+        logits = torch.from_numpy(score(rows, items))
+        losses[rows] = functional.cross_entropy(
+            logits, torch.from_numpy(targets[rows]), reduction="none"
+        ).numpy()
+    return Seen(states=evaluation.hidden(model, asked).cpu().numpy(), losses=losses)

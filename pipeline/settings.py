@@ -188,9 +188,11 @@ class Learning(Section, frozen=True):
     """Replayed inputs for each new one; 0 replays none."""
     replay_capacity: int = 10_000
     """Sequences remembered for replay."""
-    replay_policy: Literal["reservoir", "recency", "frequency", "fading"] = "reservoir"
-    """Which are remembered: all alike, the newest, those that end on frequent items, or fewer
-    the longer ago they are."""
+    replay_policy: Literal["reservoir", "recency", "frequency", "fading", "herding", "loss"] = (
+        "reservoir"
+    )
+    """Which are remembered: all alike, the newest, those that end on frequent items, fewer the
+    longer ago they are, those most typical of their last item, or those hard to foresee."""
     distillation: float = 0.0
     """Weight of keeping to the parent on replayed inputs; 0 switches it off."""
     ewc: float = 0.0

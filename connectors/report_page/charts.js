@@ -44,7 +44,7 @@ function timeTicks(canvas, starts, x, step, y) {
     const text = short ? `${dayOfYear(starts[i])}, ${clock(starts[i])}` : name;
     taken = x(i) + (i ? 0 : 1.5 * 94); // the first label starts at its mark, and names the year
     const anchor = i === 0 ? "start" : x(i) + 40 > canvas.getAttribute("width") ? "end" : "middle";
-    canvas.append(svg("text", { class: "tick", x: i ? x(i) : MARGIN.left, y, "text-anchor": anchor }, text));
+    canvas.append(svg("text", { class: "tick", x: i ? x(i) : x(0) - step / 2, y, "text-anchor": anchor }, text));
   }
 }
 
@@ -129,6 +129,38 @@ function lineChart({ title, starts, lines, decisions, reasons }) {
       ...(decisions[i] && decisions[i] !== "none" ? [[`Challenger ${decisions[i]}`, "", null]] : []),
       ...(reasons[i] ? [[truncate(reasons[i], 60), "", null]] : []),
     ]);
+    return canvas;
+  };
+}
+
+/* cells: [[champion's window, window asked, Recall@20, its change]]; a row a window asked. */
+function heatMap({ title, starts, cells }) {
+  const rows = [...new Set(cells.map(([, asked]) => asked))].sort((a, b) => a - b);
+  const values = cells.map(([, , value]) => value);
+  const low = Math.min(...values);
+  const range = Math.max(...values) - low || 1;
+  const [left, tall] = [104, 18];
+  return (width) => {
+    const height = MARGIN.top + rows.length * tall + MARGIN.bottom;
+    const step = (width - left - MARGIN.right) / starts.length;
+    const y = (asked) => MARGIN.top + rows.indexOf(asked) * tall;
+    const canvas = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title });
+    for (const asked of rows) {
+      canvas.append(svg("text", { class: "tick", x: left - 8, y: y(asked) + 13, "text-anchor": "end" }, day(starts[asked])));
+    }
+    for (const [at, asked, value, change] of cells) {
+      const cell = svg("rect", {
+        class: "heat",
+        x: left + at * step,
+        y: y(asked),
+        width: Math.max(1, step - 1),
+        height: tall - 1,
+        opacity: (0.12 + (0.88 * (value - low)) / range).toFixed(2),
+      });
+      const told = [["Recall@20", score(value), null], ["since it was learnt", number(change, 3), null]];
+      canvas.append(withTip(cell, `${day(starts[asked])}, asked after ${day(starts[at])}`, told));
+    }
+    timeTicks(canvas, starts, (i) => left + (i + 0.5) * step, step, height - 6);
     return canvas;
   };
 }

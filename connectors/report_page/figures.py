@@ -119,6 +119,30 @@ def _without_metrics(window: Record) -> Record:
     }
 
 
+def retention(windows: Sequence[Record]) -> Record:
+    """Return what champions still knew of the past windows that the last one was asked about.
+
+    A cell is [champion's window, window asked, Recall@20, change since that window was learnt];
+    `transfer` is the mean change at the end, None where there is no past.
+    """
+    numbers = {window["window_start"]: number for number, window in enumerate(windows)}
+    rows = [window.get("retention") or {"past": [], "learnt": None} for window in windows]
+    last = rows[-1]["past"] if rows else []
+    shown = {asked["window_start"] for asked in last}
+    cells = []
+    for number, (window, row) in enumerate(zip(windows, rows, strict=True)):
+        for asked in row["past"]:
+            if asked["window_start"] in shown:
+                now, then = asked["now"][METRICS[0]], asked["then"][METRICS[0]]
+                cells.append([number, numbers[asked["window_start"]], now, now - then])
+        if row["learnt"] and window["window_start"] in shown:
+            cells.append([number, number, row["learnt"][METRICS[0]], 0.0])
+    return {
+        "cells": cells,
+        "transfer": _mean(a["now"][METRICS[0]] - a["then"][METRICS[0]] for a in last),
+    }
+
+
 def alerts_by_window(alerts: Iterable[DriftAlert], starts: Sequence[int]) -> dict[str, list[int]]:
     """Return, for each kind that occurs, how many alerts each window has."""
     counts = {kind.value: [0] * len(starts) for kind in KINDS}

@@ -321,6 +321,19 @@ function champions(section) {
   const decided = { promoted: "Promoted", rejected: "Rejected" };
   const count = (decision) => windows.filter((w) => w.decision === decision).length;
   const id = (text) => (text ? html("code", { title: text }, text.slice(0, 10)) : NONE);
+  const { cells, transfer } = data.retention;
+  const title = "Recall@20 of each champion on past windows";
+  if (transfer != null) {
+    section.append(
+      figure(
+        `${title}: ${number(transfer, 3)} on average, at the end, since each window was learnt`,
+        drawing(heatMap({ title, starts, cells })),
+        asTable(title, [["Champion after"], ["Window asked"], ["Recall@20", true], ["Since it was learnt", true]], () =>
+          cells.map(([at, asked, value, change]) => [windowName(starts, at), windowName(starts, asked), score(value), number(change, 3)]),
+        ),
+      ),
+    );
+  }
   section.append(
     html("p", { class: "soft" }, `${number(count("promoted"))} promoted, ${number(count("rejected"))} rejected, ${plural(windows.length, "window", "windows")} in all; newest first.`),
     html(

@@ -187,6 +187,22 @@ def scores(random, week, level):
     return {"recall@20": value, "mrr@20": value * 0.36, "ndcg@10": value * 0.44}
 
 
+def retention(week):
+    """Every fourth of the weeks before, a little less well known the longer ago it is."""
+    return {
+        "learnt": scores(Random(week), week, 0.478),
+        "past": [
+            {
+                "window_start": starts()[asked].isoformat(),
+                "now": {name: value - 0.0004 * (week - asked) for name, value in then.items()},
+                "then": then,
+            }
+            for asked in range(0, week, 4)
+            for then in [scores(Random(asked), asked, 0.478)]
+        ],
+    }
+
+
 def windows():
     random = Random(3)
     champion = None
@@ -207,6 +223,7 @@ def windows():
             "personal": scores(random, week, 0.33),
             "cold_inclusive": scores(random, week, 0.44),
             "repeat_free": scores(random, week, 0.27),
+            "retention": retention(week),
             "training_seconds": 20 + random.random() * 9,
             "decision": decision,
             "reason": "recall@20 on the newest tenth 0.481 against the champion's 0.474"

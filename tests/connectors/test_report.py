@@ -128,7 +128,7 @@ def test_empty_files_are_an_empty_backtest(tmp_path):
 
 
 def test_every_section_is_drawn(year, browse):
-    """The browser ends with lines, bars, bands, sparklines, alerts, champions and rejects."""
+    """The browser ends with lines, bars, bands, a heat map, alerts, champions and rejects."""
     page = browse(year)
     assert 6 == page.count("path", "line")
     assert 52 == page.count("circle", "promoted") + page.count("path", "rejected")
@@ -136,6 +136,7 @@ def test_every_section_is_drawn(year, browse):
     assert page.count("path", "band") > 50
     assert 8 == page.count("path", "size")
     assert "moves between segments in the last 4 windows" in page.text
+    assert sum(52 - asked for asked in range(0, 52, 4)) == page.count("rect", "heat")
     assert 12 == page.count("path", "spark")
     assert 12 == page.count("path", "spark-band")
     assert 12 == page.count("path", "spark-ahead")

@@ -111,6 +111,33 @@ def test_no_windows_have_no_models():
     assert ({}, [], []) == (got["series"], got["means"], got["windows"])
 
 
+def test_champions_are_asked_about_the_windows_still_kept():
+    """A row a window that the last champion was asked about; what was dropped is not drawn."""
+
+    def row(learnt, **past):
+        return {
+            "learnt": learnt and same(learnt),
+            "past": [
+                {"window_start": window(int(day[1:]), 0)["window_start"], **pair}
+                for day, pair in past.items()
+            ],
+        }
+
+    def pair(now, then):
+        return {"now": same(now), "then": same(then)}
+
+    windows = [
+        window(1, 0.1, retention=row(0.5)),
+        window(2, 0.1, retention=row(0.6, d1=pair(0.25, 0.5))),
+        window(3, 0.1),
+        window(4, 0.1, retention=row(None, d1=pair(0.375, 0.5))),
+    ]
+    got = figures.retention(windows)
+    cells = [[0, 0, 0.5, 0.0], [1, 0, 0.25, -0.25], [3, 0, 0.375, -0.125]]
+    assert {"cells": cells, "transfer": -0.125} == got
+    assert {"cells": [], "transfer": None} == figures.retention(windows[2:3])
+
+
 def test_alerts_are_counted_by_kind_and_window():
     """Only kinds that occur are given."""
     alerts = [user_alert({}, {}, time=time) for time in (5, 6, 15)]

@@ -40,7 +40,15 @@ def test_a_window_is_evaluated_before_it_is_trained_on():
     assert after.mrr > 2 * changed.mrr
 
 
-@pytest.mark.parametrize("changes", [{}, EVERYTHING, {"full_softmax_up_to": 10, "negatives": 256}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        EVERYTHING,
+        {"full_softmax_up_to": 10, "negatives": 256, "replay_policy": "loss"},
+        {"replay_policy": "herding"},
+    ],
+)
 def test_a_resumed_learner_goes_on_as_if_it_had_never_stopped(tmp_path, changes):
     """Reports and checkpoint ids after a restart equal those without one."""
     settings = quick(**changes)
