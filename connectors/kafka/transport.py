@@ -145,6 +145,10 @@ FETCH_WAIT_MS = 100
 """How long a broker may hold back its answer when none of the partitions asked for has news."""
 
 
+ROOM_SECONDS = 0.02
+"""How long a partition whose buffer is full is left aside before it is looked at again."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Fetched:
     """Records on their way from the client, and the turn that they were asked for in."""
@@ -177,6 +181,19 @@ class Consumer(aiokafka.Consumer):
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109 (Faust's signature)
+        """Wait for records, but not for long while a partition's buffer is full.
+
+        Faust would wait out its second for news of the others, or sleep as long where there are
+        none, while what fills the buffer is done with in no time.
+        """
+        if self.flow_active and self._buffered_partitions & self._ours:
+            timeout = ROOM_SECONDS
+            if not self._get_active_partitions():
+                await asyncio.sleep(ROOM_SECONDS)
+                return {}, set()
+        return await super()._wait_next_records(timeout)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 (Faust's signature)
         turn = self._turn

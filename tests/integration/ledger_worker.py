@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import os
+import time
 from pathlib import Path
 
 import faust
@@ -35,12 +36,13 @@ def main() -> None:
     ledger = os.open(options.ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     async def note(batch: RecordBatch) -> None:
+        began = time.monotonic()
         await asyncio.sleep(options.seconds_per_batch)
         values = [value.decode() for value in batch.values]
         if options.fail_at in values:
             raise RuntimeError(options.fail_at)
         line = {"topic": batch.topic, "partition": batch.partition, "values": values}
-        line["offsets"] = batch.offsets.tolist()
+        line |= {"offsets": batch.offsets.tolist(), "began": began, "ended": time.monotonic()}
         os.write(ledger, json.dumps(line).encode() + b"\n")
 
     for topic in options.topics:

@@ -135,6 +135,22 @@ def test_idle_and_new_partitions_do_not_hold_commits_up(workers, bootstrap, topi
     assert texts(range(2000)) == workers.values(name, 2)
 
 
+@pytest.mark.parametrize("idle", [True, False])
+def test_full_buffers_do_not_make_the_agent_wait(workers, bootstrap, topic, idle):
+    """Where batches wait in full buffers, the agent has work nearly all the time.
+
+    With a topic beside them on which nothing comes, the consumer asks for that one alone meanwhile.
+    """
+    name = topic(partitions=2)
+    produce(bootstrap, name, {0: range(600), 1: range(600)})
+    more = [topic()] if idle else []
+    workers.start(name, *more, records=20, seconds_per_batch=0.05)
+    workers.wait(lambda: {0: 600, 1: 600} == workers.committed(name), "all read")
+    batches = workers.batches()
+    worked = sum(batch["ended"] - batch["began"] for batch in batches)
+    assert 1.5 > (batches[-1]["ended"] - batches[0]["began"]) / worked
+
+
 def test_an_app_that_hangs_while_it_stops_is_ended(tmp_path):
     """A crash is the end, also where Faust would wait for ever."""
     story = f"""
