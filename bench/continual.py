@@ -1,6 +1,7 @@
 """The continual learner over real weeks, beside the recommenders that never train.
 
     python -m bench.continual [--events FILE] [--periods 16] [--strategy NAME ...] [--seeds 5]
+                              [--thin 1]
 
 Each window is evaluated with the learner as it stood before, then learnt from, by the code that
 `replay` and the live learner run. A file in ADER's layout (`period,session_id,item_id`) is taken
@@ -24,7 +25,7 @@ from bench.machine import RESULTS, save
 from bench.weekly import is_periods, windows
 from learners import strategies
 from learners.continual import Learner
-from pipeline.settings import Settings, load
+from pipeline.settings import Learning, Settings, load
 from pipeline.windows import Window
 
 ADER = Path("../shared/data/ader_diginetica/periods.csv.gz")
@@ -167,6 +168,11 @@ def drawing(found: dict[str, list[Reports]]) -> str:
     return page(charts)
 
 
+def _thinned(learning: Learning, thin: int) -> Learning:
+    """Return the settings for one of `thin` users: the buffer holds the same share of them."""
+    return replace(learning, replay_capacity=learning.replay_capacity // thin)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=Path, default=ADER, help="a file that `replay` reads")
@@ -175,6 +181,7 @@ def _arguments() -> argparse.Namespace:
         "--strategy", nargs="+", default=["default"], help=", ".join(strategies.NAMES)
     )
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--thin", type=int, default=1, help="take one of so many users or sessions")
     parser.add_argument("--settings", type=Path, help="a TOML file")
     parser.add_argument("--name", default="continual", help="of the files written")
     arguments = parser.parse_args()
@@ -188,7 +195,9 @@ def main() -> None:
     arguments = _arguments()
     ader = is_periods(arguments.events)
     settings = load(arguments.settings or (ADER_SETTINGS if ader else None))
-    weeks = windows(arguments.events, settings, arguments.periods and arguments.periods + 1)
+    settings = replace(settings, learning=_thinned(settings.learning, arguments.thin))
+    most = arguments.periods and arguments.periods + 1
+    weeks = windows(arguments.events, settings, most, arguments.thin)
     print(f"{arguments.events}: {len(weeks)} windows, settings {settings.version}")
     found: dict[str, list[Reports]] = {}
     for name in arguments.strategy:

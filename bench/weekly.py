@@ -8,6 +8,8 @@ over it.
 
 from __future__ import annotations
 
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +34,22 @@ def is_periods(path: Path) -> bool:
         return bytes(stream.read(64)).split()[0].decode() == ",".join(_COLUMNS)
 
 
-def windows(path: Path, settings: Settings, most: int = 0) -> list[Window]:
+def windows(path: Path, settings: Settings, most: int = 0, thin: int = 1) -> list[Window]:
     """Return the windows of a file, the first `most` of them where that is not 0.
+
+    With `thin` of every so many users or sessions one is kept, by a hash of its name.
 
     Raises:
         FileError: the file cannot be read.
     """
     found = _periods(path) if is_periods(path) else _clicks(path, settings)
-    return found[:most] if most else found
+    return [_thinned(window, thin) for window in (found[:most] if most else found)]
+
+
+def _thinned(window: Window, thin: int) -> Window:
+    user = window.clicks.user
+    kept = np.array([zlib.crc32(name.encode()) % thin == 0 for name in user.values], np.bool_)
+    return replace(window, clicks=window.clicks.take(np.flatnonzero(kept[user.codes])))
 
 
 def _clicks(path: Path, settings: Settings) -> list[Window]:

@@ -51,6 +51,17 @@ def test_a_period_becomes_a_window(events):
     assert [160, 319] == found[1].clicks.position[[0, -1]].tolist()
 
 
+def test_thinned_windows_keep_whole_sessions(events):
+    """About one session in four is left, with all of its events in their order."""
+    whole, thinned = windows(events, Settings()), windows(events, Settings(), thin=4)
+    for before, after in zip(whole, thinned, strict=True):
+        left = np.isin(before.clicks.user.codes, after.clicks.user.codes)
+        assert (before.clicks.position[left] == after.clicks.position).all()
+        assert 4 * len(set(after.clicks.user.codes.tolist())) == len(after.clicks)
+    kept = sum(len(window.clicks) for window in thinned) / 480
+    assert 0.15 < kept < 0.35
+
+
 def test_it_prints_keeps_and_draws(events, tmp_path, monkeypatch, capsys):
     """Means in the file are those of its windows; the drawing is sound XML."""
     settings = tmp_path / "quick.toml"
@@ -67,5 +78,7 @@ def test_it_prints_keeps_and_draws(events, tmp_path, monkeypatch, capsys):
     assert 2 == len(runs)
     assert expected == pytest.approx(told["finetune"]["means"][0]["knn"]["recall@20"])
     assert 10 > runs[0][-1]["buffer_bytes"] < told["default"]["costs"]["buffer_bytes"]
-    assert "published" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "published" in out
+    assert 2 == out.count("backward transfer")
     ET.parse(tmp_path / "build/bench/continual.svg")  # noqa: S314  our own drawing
