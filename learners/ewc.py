@@ -9,6 +9,7 @@ samples are batched.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -43,7 +44,8 @@ def fisher(model: SequenceModel, questions: Batch, seed: int, *, chunk: int = _C
     draws = torch.rand(len(questions), generator=generator, dtype=torch.float64)
     weights = {name: value.detach() for name, value in model.named_parameters()}
     sums = {name: torch.zeros_like(value) for name, value in weights.items()}
-    gradients = vmap(grad(partial(_surprise, model)), in_dims=(None, 0, 0, 0, 0, 0))
+    one = grad(partial(_surprise, model))
+    gradients = _each(one) if model.recurrent else vmap(one, in_dims=(None, 0, 0, 0, 0, 0))
     for begin in range(0, len(questions), chunk):
         rows = torch.arange(begin, min(begin + chunk, len(questions)))
         batch = TensorBatch.of(questions.take(rows.numpy()), model.device)
@@ -55,6 +57,16 @@ def fisher(model: SequenceModel, questions: Batch, seed: int, *, chunk: int = _C
             for name, value in gradients(weights, labels, *inputs).items():
                 sums[name] += value.square().sum(0)
     return {name: value / max(1, len(questions)) for name, value in sums.items()}
+
+
+def _each(one: Callable[..., Diagonal]) -> Callable[..., Diagonal]:
+    """Take samples one by one: torch has no vmap of its recurrent units."""
+
+    def gradients(weights: Diagonal, *columns: Tensor) -> Diagonal:
+        found = [one(weights, *row) for row in zip(*columns, strict=True)]
+        return {name: torch.stack([sample[name] for sample in found]) for name in weights}
+
+    return gradients
 
 
 def _surprise(  # noqa: PLR0917  # vmap takes arguments in order

@@ -1,4 +1,4 @@
-"""The next-item sequence model: a causal Transformer with tied embeddings.
+"""The next-item sequence model: a causal Transformer, or GRU, with tied embeddings.
 
 After SASRec (Kang and McAuley, 2018, "Self-Attentive Sequential Recommendation") with pre-norm
 blocks and softmax cross-entropy in place of the binary loss (Klenitskiy and Vasilev, 2023,
@@ -54,6 +54,25 @@ class Block(nn.Module):
         return x + functional.dropout(fed, self.dropout, self.training)
 
 
+class Recurrent(nn.Module):
+    """A pre-norm gated recurrent unit, added to its input.
+
+    Cho et al., 2014, "Learning Phrase Representations using RNN Encoder-Decoder"; for sessions
+    Hidasi et al., 2016, "Session-based Recommendations with Recurrent Neural Networks".
+    """
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.norm = nn.LayerNorm(dim)
+        self.unit = nn.GRU(dim, dim, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, l, d) -> (b, l, d)."""
+        states, _ = self.unit(self.norm(x))
+        return x + functional.dropout(states, self.dropout, self.training)
+
+
 class Body(nn.Module):
     """The blocks, and what becomes of their output."""
 
@@ -62,7 +81,10 @@ class Body(nn.Module):
         self.dropout = settings.dropout
         self.output = settings.output
         self.blocks = nn.ModuleList(
-            Block(settings.dim, settings.heads, settings.dropout) for _ in range(settings.blocks)
+            Block(settings.dim, settings.heads, settings.dropout)
+            if settings.kind == "transformer"
+            else Recurrent(settings.dim, settings.dropout)
+            for _ in range(settings.blocks)
         )
         self.norm = nn.LayerNorm(settings.dim)
         self.weighing = nn.Linear(settings.dim, 2 * settings.dim)
@@ -108,6 +130,7 @@ class SequenceModel(nn.Module):
         self.types = nn.Parameter(torch.zeros(0, d))
         self.gaps = nn.Parameter(torch.zeros(GAPS, d))
         self.positions = nn.Parameter(torch.zeros(settings.max_length, d))
+        self.recurrent = settings.kind == "gru"
         self.item_dropout = settings.item_dropout
         self.cosine = settings.output != "state"
         self.scale = nn.Parameter(torch.tensor([math.log(_SCALE)]))  # log of it
@@ -115,7 +138,7 @@ class SequenceModel(nn.Module):
         self.register_buffer("category", torch.zeros(0, dtype=torch.long))  # (items,)
         for name, parameter in self.named_parameters():
             if "norm" not in name and name != "scale":
-                spread = 0.0 if name.endswith("bias") else _SPREAD
+                spread = 0.0 if "bias" in name else _SPREAD
                 nn.init.normal_(parameter, 0.0, spread, generator=generator)
 
     @property

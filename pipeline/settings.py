@@ -130,6 +130,8 @@ class Windows(Section, frozen=True):
 class Model(Section, frozen=True):
     """The next-item sequence model."""
 
+    kind: Literal["transformer", "gru"] = "transformer"
+    """What reads a sequence: causal self-attention or gated recurrent units."""
     dim: int = 64
     blocks: int = 1
     heads: int = 2

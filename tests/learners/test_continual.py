@@ -14,8 +14,9 @@ from learners import checkpoint
 from learners.continual import Learner
 from learners.state import StateError
 from pipeline.events import concatenate
-from pipeline.settings import Duration
+from pipeline.settings import Duration, Model
 
+GRU = Model(kind="gru", dim=16, blocks=1, max_length=12, dropout=0.1)
 EVERYTHING = {"ewc": 10.0, "distillation": 0.5, "replay": 0.5, "ewc_samples": 32}
 
 
@@ -47,6 +48,7 @@ def test_a_window_is_evaluated_before_it_is_trained_on():
         EVERYTHING,
         {"full_softmax_up_to": 10, "negatives": 256, "replay_policy": "loss"},
         {"replay_policy": "herding"},
+        {"model": GRU, "ewc": 10.0, "ewc_samples": 16},
     ],
 )
 def test_a_resumed_learner_goes_on_as_if_it_had_never_stopped(tmp_path, changes):
@@ -74,6 +76,15 @@ def test_saving_does_not_change_the_state(tmp_path):
 
     expected = (tmp_path / "one" / "learner.state").read_bytes()
     assert expected == (tmp_path / "two" / "learner.state").read_bytes()
+
+
+def test_a_recurrent_model_learns_too():
+    """`model.kind = "gru"` finds the pattern, and its checkpoint is of that kind."""
+    learner = Learner(quick(model=GRU))
+    reports = [learner.learn(week(number)) for number in range(4)]
+
+    assert reports[3].mrr > 0.4
+    assert learner.champion.recurrent
 
 
 def test_a_poisoned_window_is_rejected():

@@ -23,10 +23,15 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def made(items=8, *, dropout=0.0):
-    model = SequenceModel(
-        Model(dim=8, blocks=2, heads=2, max_length=4, dropout=dropout, output="sum"), seeded()
-    )
+KINDS = pytest.mark.parametrize("kind", ["transformer", "gru"])
+
+
+def settings_of(kind="transformer"):
+    return Model(kind=kind, dim=8, blocks=2, heads=2, max_length=4, dropout=0.0, output="sum")
+
+
+def made(items=8, kind="transformer"):
+    model = SequenceModel(settings_of(kind), seeded())
     model.grow(torch.arange(items) % 3, 3, 2, seeded(1))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -38,18 +43,20 @@ def batch_of(sequences=SEQUENCES, length=4):
     return TensorBatch.of(lessons(sequences, length), CPU)
 
 
-def test_the_future_is_not_seen():
+@KINDS
+def test_the_future_is_not_seen(kind):
     """Changing an event changes nothing that is said before it."""
-    model = made()
+    model = made(kind=kind)
     one, other = batch_of(packed([[1, 2, 3, 4]])), batch_of(packed([[1, 2, 7, 4]]))
     with torch.no_grad():
         assert torch.equal(model(one)[:2], model(other)[:2])
         assert not torch.allclose(model(one)[2], model(other)[2])
 
 
-def test_padding_is_not_seen():
+@KINDS
+def test_padding_is_not_seen(kind):
     """A sequence says the same alone and beside a longer one."""
-    model = made()
+    model = made(kind=kind)
     with torch.no_grad():
         torch.testing.assert_close(model(batch_of())[-1:], model(batch_of(packed([[6, 2]]))))
 
@@ -65,11 +72,11 @@ def test_growing_leaves_what_was_known_and_starts_new_items_at_their_category():
     assert (4, 8) == model.categories.shape
 
 
-def test_a_model_is_restored_from_its_weights():
+@KINDS
+def test_a_model_is_restored_from_its_weights(kind):
     """The same weights say the same."""
-    model = made()
-    settings = Model(dim=8, blocks=2, heads=2, max_length=4, output="sum")
-    twin = SequenceModel.restore(settings, model.state_dict())
+    model = made(kind=kind)
+    twin = SequenceModel.restore(settings_of(kind), model.state_dict())
 
     assert torch.equal(model(batch_of()), twin(batch_of()))
 
@@ -114,10 +121,11 @@ def naive_fisher(model, batch, seed):
     return {name: value / len(batch) for name, value in sums.items()}
 
 
+@KINDS
 @pytest.mark.parametrize("chunk", [1, 3, 32])
-def test_the_fisher_information_is_exact_for_any_batch_size(chunk):
+def test_the_fisher_information_is_exact_for_any_batch_size(chunk, kind):
     """Vectorised and per-sample gradients agree on every weight, however samples are batched."""
-    model = made()
+    model = made(kind=kind)
     batch = questions(SEQUENCES, SEQUENCES.targets(), 4)
     expected = naive_fisher(model, batch, 5)
     actual = fisher(model, batch, 5, chunk=chunk)
