@@ -20,7 +20,7 @@ from bench.recovery import templates
 from bench.soak.traffic import clicks
 from connectors import wire
 from connectors.backtest import Committed
-from connectors.kafka import checkpoints
+from connectors.kafka import checkpoints, erasures
 from connectors.kafka.checkpoints import Champion, Learned
 from connectors.kafka.decoding import decode_records
 from connectors.kafka.live_settings import decode_live
@@ -76,6 +76,7 @@ def targets() -> list[Target]:
         _one("forecast", [_forecast()], wire.decode_forecast, wire.WireError),
         _one("rollup", [*map(wire.encode_rollup, rollups)], _read_rollup, wire.WireError, weight=2),
         *_of_checkpoints(),
+        _one("erasure", _erasures(), erasures.decode, wire.WireError),
         _one("prior", [msgspec.json.encode(_prior())], decode_prior, SettingsError),
         _one("settings", [_settings()], _read_settings, SettingsError, weight=0.1),
     ]
@@ -216,6 +217,12 @@ def _forecast() -> bytes:
     )
 
 
+def _erasures() -> list[bytes]:
+    request = erasures.Request(user="anna", asked=_TIME, ends={0: 7, 1: 9})
+    receipt = erasures.Receipt(user="anna", asked=_TIME, by="learner", checkpoints=["3f"])
+    return [msgspec.json.encode(said) for said in (request, receipt)]
+
+
 def _of_checkpoints() -> list[Target]:
     figures = Figures(recall=0.5, mrr=0.25, ndcg=0.3)
     manifest = Manifest(
@@ -281,7 +288,8 @@ def _written(packed: checkpoint.Checkpoint, manifest: bytes) -> Path:
 def _report(figures: Figures) -> dict[str, Any]:
     plain: dict[Any, Any] = {int: 3, float: 0.5, str: "2024-01-01", Figures: figures}
     fields = msgspec.structs.fields(checkpoints.Report)
-    return {f.encode_name: plain.get(f.type) for f in fields} | {"decision": "promoted"}
+    required = [f for f in fields if f.required]
+    return {f.encode_name: plain.get(f.type) for f in required} | {"decision": "promoted"}
 
 
 def _prior() -> Any:

@@ -17,7 +17,7 @@ from msgspec.structs import replace as replace_fields
 from rich.console import Console
 
 from connectors import state_commands
-from connectors.kafka import commands, learner_commands
+from connectors.kafka import commands, erase_commands, learner_commands
 from connectors.kafka.live_settings import load_live
 from pipeline.settings import Duration, Settings, SettingsError
 
@@ -65,6 +65,7 @@ checkpoints = typer.Typer(
 app.add_typer(checkpoints, name="checkpoint")
 commands.register(app)
 learner_commands.register(app)
+erase_commands.register(app)
 state_commands.register(app)
 learner_commands.register_checkpoint(checkpoints)
 

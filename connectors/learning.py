@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from connectors.seen import Seen
+from learners import checkpoint
 from learners.continual import Learner, Report
 from learners.staleness import CONFIDENCE
 from pipeline.drift import alert_id
@@ -48,7 +50,8 @@ class LearningStage:
         self._version = settings.version
         self._directory = directory / "learner"
         self._directory.mkdir(exist_ok=True)
-        checkpoints = directory / "checkpoints"
+        self._seen = Seen.load(self._directory / state)
+        self._checkpoints = checkpoints = directory / "checkpoints"
         self._learner = (
             Learner.load(
                 self._directory / state, settings, checkpoints=checkpoints, progress=progress
@@ -64,7 +67,40 @@ class LearningStage:
         report = self._learner.learn(window)
         self.state = str(window.end)
         self._learner.save(self._directory / self.state)
+        self._seen.add(window)
+        self._seen.save(self._directory / self.state)
         return Lesson(report, self._alerts(report, window))
+
+    def seen_by(self, user: str) -> list[str]:
+        """Return the ids of the checkpoints made since a user was met, oldest first."""
+        first = self._seen.first(user)
+        if first is None or not self._checkpoints.exists():
+            return []
+        found = [
+            checkpoint.load(home).manifest
+            for home in self._checkpoints.iterdir()
+            if (home / "manifest.json").exists() and not home.name.startswith(".")
+        ]
+        return [
+            manifest.id
+            for manifest in sorted(found, key=lambda manifest: manifest.window_end)
+            if manifest.window_end >= first
+        ]
+
+    def erase(self, user: str) -> None:
+        """Erase what is kept of a user but for when the user was first met; see `erase_trace`.
+
+        The model's weights, and sums over all users, stay as they are.
+        """
+        self._learner.forget(user)
+        if self.state:
+            self._learner.save(self._directory / self.state)
+
+    def erase_trace(self, user: str) -> None:
+        """Erase when a user was first met: nobody can say any more which checkpoints saw them."""
+        self._seen.forget(user)
+        if self.state:
+            self._seen.save(self._directory / self.state)
 
     def forget_former(self) -> None:
         """Delete the learner's states other than the newest."""

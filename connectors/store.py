@@ -20,6 +20,7 @@ from typing import Any, Self, TypeVar, cast
 
 import msgspec
 from rocksdict import (
+    AccessType,
     BlockBasedOptions,
     Cache,
     DBCompressionType,
@@ -76,8 +77,10 @@ def unpack(data: bytes | None, kind: type[_Kept], where: str) -> _Kept:
 class Store:
     """States by user, names by symbol, and small values of the driver's own by key."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         """Open the database at `path`, or make it.
+
+        With `read_only` it must be there, and may be in use: it is seen as it is now.
 
         Raises:
             StoreError: Another process has it open, the disk is full, or another version wrote it.
@@ -85,7 +88,10 @@ class Store:
         """
         self.path = path
         try:
-            self._db = Rdict(str(path), _options())
+            access = AccessType.read_write()
+            if read_only:  # beside the log of whoever writes
+                access = AccessType.read_only(error_if_log_file_exist=False)
+            self._db = Rdict(str(path), _options(), access_type=access)
         except Exception as error:  # noqa: BLE001  rocksdict raises bare Exception
             raise _told(error, f"cannot open the state store {path}") from None
         self._durable = WriteOptions()
@@ -93,7 +99,7 @@ class Store:
         self._fast = WriteOptions()
         setattr(self._fast, "disable_wal", True)  # noqa: B010  a property, which its stub denies
         try:
-            self._check_layout()
+            self._check_layout(read_only=read_only)
         except StoreError:
             self._db.close()
             raise
@@ -104,7 +110,7 @@ class Store:
         Raises:
             CorruptStoreError: A block's checksum is wrong.
         """
-        return cast("list[bytes | None]", self._get([_STATE + user.encode() for user in users]))
+        return cast("list[bytes | None]", self._get([state_key(user) for user in users]))
 
     def name(self, number: int) -> str | None:
         """Return the text behind a symbol."""
@@ -225,11 +231,11 @@ class Store:
     ) -> None:
         self.close()
 
-    def _check_layout(self) -> None:
+    def _check_layout(self, *, read_only: bool) -> None:
         found = self._get(_LOCAL)
-        if found is None:
+        if found is None and not read_only:
             self.write([(_LOCAL, b"%d" % LAYOUT)])
-        elif found != b"%d" % LAYOUT:
+        elif found is not None and found != b"%d" % LAYOUT:
             raise StoreError(
                 f"the state store {self.path} has layout {found.decode()}, and this version reads "
                 f"{LAYOUT}: take the version that wrote it, or delete the directory and have it "
@@ -260,12 +266,17 @@ class Store:
 def pairs(changes: Changes, values: Mapping[str, bytes]) -> list[Pair]:
     """Return changes and the driver's values as keys and values, these last."""
     return [
-        *((_STATE + user.encode(), state) for user, state in changes.states),
-        *((_STATE + user.encode(), None) for user in changes.gone),
+        *((state_key(user), state) for user, state in changes.states),
+        *((state_key(user), None) for user in changes.gone),
         *((_NAME + number.to_bytes(8), name.encode()) for number, name in changes.names.items()),
         (_PROGRESS, changes.progress),
         *((meta_key(key), value) for key, value in values.items()),
     ]
+
+
+def state_key(user: str) -> bytes:
+    """Return where a user's state stands."""
+    return _STATE + user.encode()
 
 
 def is_replicated(key: bytes | None) -> bool:

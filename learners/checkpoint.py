@@ -191,7 +191,7 @@ def load(home: Path, trusted: Collection[str] = ()) -> Checkpoint:
             weights=(home / _WEIGHTS).read_bytes(),
             vocabulary=(home / _VOCABULARY).read_bytes(),
         )
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"{home} is no readable checkpoint: {error}") from None
     if msgspec.json.encode(manifest) != text:
         raise CheckpointError(

@@ -123,7 +123,9 @@ class Engine:
         self._prior_version = prior.version
         self._name = lru_cache(NAMES)(name)
         self._symbols = Symbols()
+        self._load = load
         self._hot = HotStates(load, capacity=capacity)
+        self._erased: list[str] = []
         self._profiles = profiles
         self._score = prior.score_for(settings.drift.events_per_false_alarm)
         self._parameters = _parameters(settings, prior, self._score)
@@ -202,13 +204,24 @@ class Engine:
                 it is too old, stored or not.
         """
         gone = [user for user, state in stored if self._is_gone(user, state)]
+        erased, self._erased = self._erased, []
         fresh, self._symbols.fresh = self._symbols.fresh, {}
         return Changes(
             states=self._hot.changed(),
             names=fresh,
             progress=msgspec.msgpack.encode(self.progress),
-            gone=gone,
+            gone=erased + gone,
         )
+
+    def erase(self, user: str) -> bool:
+        """Forget a user; say whether there was anything to forget. `changes` then tells the store.
+
+        An event after that begins a new history.
+        """
+        known = self._hot.forget(user) or self._load([user])[0] is not None
+        if known:
+            self._erased.append(user)
+        return known
 
     def profile(self, user: str, state: np.void) -> InterestProfile:
         """Return what a user wants, as a state has it."""

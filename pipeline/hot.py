@@ -38,7 +38,7 @@ class HotStates:
         """Return the rows of some users, loaded where they were not at hand, to be changed."""
         missing = [user for user in users if user not in self._rows]
         if missing:
-            self._make_room(len(self._rows) + len(missing))
+            self._make_room(len(self._users) + len(missing))
             for user, data in zip(missing, self._load(missing), strict=True):
                 row = self._rows[user] = len(self._users)
                 self._users.append(user)
@@ -58,6 +58,16 @@ class HotStates:
             self._rows.clear()
             self._users.clear()
         return states
+
+    def forget(self, user: str) -> bool:
+        """Drop a user's state; say whether it was at hand."""
+        row = self._rows.pop(user, None)
+        if row is None:
+            return False
+        self.array[row] = self._new
+        self._dirty[row] = False
+        self._users[row] = ""
+        return True
 
     def newest(self, user: str) -> int | None:
         """Return a user's newest event time, where the user is at hand."""

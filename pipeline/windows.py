@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import msgspec
 import numpy as np
 
-from pipeline.events import Clicks, concatenate
+from pipeline.events import Clicks, Column, concatenate
 from pipeline.settings import Settings
 
 _LONG_AGO = -(2**62)
@@ -101,6 +101,14 @@ class Windows:
         """Close every window: the source is bounded and has ended."""
         return self._close(2**62)
 
+    def forget(self, user: str) -> None:
+        """Drop a user's clicks from the open windows."""
+        for start, window in list(self._open.items()):
+            kept = [without(user, batch) for batch in window.batches]
+            window.batches[:] = [batch for batch in kept if len(batch)]
+            if not window.batches:
+                del self._open[start]
+
     def _take(self, clicks: Clicks) -> None:
         source = clicks.source
         before = self._ends[source].newest if source in self._ends else _LONG_AGO
@@ -146,6 +154,16 @@ class _Open:
 
     batches: list[Clicks]
     first: dict[str, Mark]
+
+
+def without(user: str, clicks: Clicks) -> Clicks:
+    """Return a batch without a user's clicks, nor the user's name."""
+    codes = [code for code, name in enumerate(clicks.user.values) if name == user]
+    if not codes:
+        return clicks
+    kept = clicks.take(np.flatnonzero(~np.isin(clicks.user.codes, codes)))
+    names = ["" if name == user else name for name in clicks.user.values]
+    return replace(kept, user=Column(names, kept.user.codes))
 
 
 def _in_order(batches: list[Clicks]) -> Clicks:

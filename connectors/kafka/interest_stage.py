@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from connectors.kafka.changelog import Changelog, FencedError
+from connectors.kafka.erasures import Erasures
 from connectors.kafka.live_settings import Worker
 from connectors.kafka.messages import Message
 from connectors.kafka.metrics import Metrics
@@ -46,6 +47,8 @@ class InterestStage:
         self._worker = worker
         self._prior = load_prior(settings.drift.prior)
         self._publisher = Publisher(kafka)
+        self._erasures = Erasures(kafka)
+        self._asking = asyncio.Lock()
         self._partitions: dict[TP, Partition] = {}
         self._turns: dict[TP, int] = {}
         self._opening: dict[TP, asyncio.Lock] = {}
@@ -125,6 +128,22 @@ class InterestStage:
                     except FencedError as error:
                         _lose(partition, error)
 
+    async def erase(self) -> None:
+        """Erase the users that this was asked for, from all partitions that are here.
+
+        Raises:
+            BusError: no broker answers, or the topic of erasures is not there.
+        """
+        async with self._asking:
+            await self._erasures.refresh()
+        for tp, partition in list(self._partitions.items()):
+            async with partition.turn:
+                if not partition.leaving and not partition.broken and partition.erase():
+                    try:
+                        await self._flush(tp, partition)
+                    except FencedError as error:
+                        _lose(partition, error)
+
     async def release(self, revoked: set[TP]) -> None:
         """Flush and close the states of partitions that go elsewhere."""
         await asyncio.gather(*(self._release(tp) for tp in revoked))
@@ -137,6 +156,7 @@ class InterestStage:
         """Flush and close all states, and disconnect."""
         await self.release(set(self._partitions))
         await self._publisher.close()
+        await self._erasures.close()
 
     def beat(self) -> None:
         """Say that the event loop runs."""
@@ -185,6 +205,8 @@ class InterestStage:
         return self._worker.flush_interval / 1000
 
     async def _open(self, tp: TP) -> Partition:
+        async with self._asking:
+            await self._erasures.refresh()
         changelog = Changelog(self._kafka, tp.partition)
         path = Path(self._worker.data) / f"{tp.topic}-{tp.partition}"
         try:
@@ -199,6 +221,7 @@ class InterestStage:
             store=store,
             changelog=changelog,
             followed=followed,
+            erasures=self._erasures,
             capacity=self._worker.hot_users,
         )
 

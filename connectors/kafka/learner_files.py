@@ -53,6 +53,15 @@ class LearnerFiles:
         """Make a state the one to start from."""
         write_atomically(self.directory / "learnt", state.encode())
 
+    def erased(self) -> int:
+        """Return the offset of the erasures at which to go on."""
+        path = self.directory / "erased"
+        return int(path.read_text()) if path.exists() else 0
+
+    def record_erased(self, offset: int) -> None:
+        """Note that all erasures before an offset were carried out."""
+        write_atomically(self.directory / "erased", b"%d" % offset)
+
     def progress(self, topic: str, settings: str) -> WindowsState:
         """Return where to go on consuming; windows that are here or learnt count as closed.
 

@@ -19,6 +19,9 @@ from connectors.kafka.transport import RecordBatch, batch_agent, batch_app
 from connectors.kafka.trend_stage import TrendStage
 from pipeline.settings import Settings
 
+ERASE_SECONDS = 2.0
+"""Between two looks at who is to be erased."""
+
 log = logging.getLogger(__name__)
 
 
@@ -57,6 +60,7 @@ def live_app(settings: Settings, kafka: Kafka, worker: Worker) -> faust.App:
         await trends.handle(batch)
 
     _attend(app, interest, trends, worker, rekeying)
+    _erase_when_asked(app, interest)
     if not kafka.rekey:
         _watch_keys(app, interest, trends, KeyWatch(settings.source, kafka))
     return app
@@ -77,6 +81,17 @@ def _watch_keys(
                 except (BusError, KafkaError) as error:
                     log.warning("cannot look at the keys of %s now: %s", keys.topic, error)
             await app.sleep(EVERY_SECONDS if trends.here else 1.0)
+
+
+def _erase_when_asked(app: faust.App, interest: InterestStage) -> None:
+    @app.task  # type: ignore[untyped-decorator]  # Faust ships no types
+    async def erase() -> None:
+        while not app.should_stop:
+            await app.sleep(ERASE_SECONDS)
+            try:
+                await interest.erase()
+            except (BusError, KafkaError) as error:
+                log.warning("cannot see who is to be erased: %s", error)
 
 
 def _attend(

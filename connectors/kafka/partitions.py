@@ -21,6 +21,7 @@ import numpy as np
 
 from connectors.kafka.changelog import Changelog, FencedError
 from connectors.kafka.decoding import decode_records
+from connectors.kafka.erasures import Erasures, Receipt, Request, encode
 from connectors.kafka.messages import (
     Message,
     alert_message,
@@ -62,6 +63,10 @@ class Stamp(msgspec.Struct, kw_only=True):
     """The offset to go on at."""
     dead_letters: int = 0
     origins: Origins = msgspec.field(default_factory=Origins)
+    erased: int = 0
+    """The offset of the erasures at which to go on."""
+    passed_over: int = 0
+    """Clicks that came before their user was to be erased."""
 
 
 def first_offset(span: Span, stamped: int, store: Path) -> int:
@@ -106,6 +111,7 @@ class Partition:
         store: Store,
         changelog: Changelog,
         followed: Followed,
+        erasures: Erasures,
         capacity: int,
     ) -> None:
         """Go on with what `restore.open_state` opened; `close` closes it."""
@@ -137,6 +143,8 @@ class Partition:
         self._settings = settings
         self._changelog = changelog
         self._followed = followed
+        self._erasures = erasures
+        self._taken: list[Request] = []
         self._profiles: dict[str, np.void] = {}
         self._flushed = time.monotonic()
 
@@ -166,8 +174,10 @@ class Partition:
             clicks, rejects = decode_records(
                 self.stamp.origins.fresh(batch.records[rows]), self.source, self._settings.source
             )
+            counting = self._erasures.counting(clicks, batch.partition)
+            self.stamp.passed_over += len(clicks) - len(counting)
             # 2. Apply.
-            effects = self.engine.process(clicks)
+            effects = self.engine.process(counting)
             messages += self._dead_letters(rejects, batch)
             messages += self._late(effects.late, batch)
             messages += self._messages(effects)
@@ -186,7 +196,7 @@ class Partition:
             BusError: the partition is to leave, and the brokers take nothing.
             StoreError: the same of the disk; or it is damaged.
         """
-        if self.stamp.next == self.durable:
+        if self.stamp.next == self.durable and not self._taken:
             return
         messages = await self._profile_messages()
         stamp = msgspec.msgpack.encode(self.stamp)
@@ -195,6 +205,10 @@ class Partition:
         changes = self.engine.changes(stored)
         items = pairs(changes, values)
         messages += [gone_message(user) for user in changes.gone]
+        messages += [
+            encode(Receipt(user=request.user, asked=request.asked, by=self.source))
+            for request in self._taken
+        ]
         # 4. The changelog, and with it profiles: both or none.
         end = await self._replicate(items, messages)
         # 5. The store on this disk.
@@ -205,8 +219,21 @@ class Partition:
         self.trouble = ""
         self._followed = followed
         self._profiles.clear()
+        self._taken.clear()
         self.durable = self.stamp.next
         self._flushed = time.monotonic()
+
+    def erase(self) -> bool:
+        """Take on what was asked for; say whether there is anything, which a flush makes durable.
+
+        What comes after that flush is told of a user who is new, so it has to come at once.
+        """
+        self._taken = [request for _, request in self._erasures.since(self.stamp.erased)]
+        for request in self._taken:
+            self.engine.erase(request.user)
+            self._profiles.pop(request.user, None)
+        self.stamp.erased = self._erasures.next
+        return bool(self._taken)
 
     async def _some_stored(self) -> list[tuple[str, bytes]]:
         """Return the next of the store's users, in turn, to see who is to be forgotten."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pyarrow.ipc
 
 from connectors.log import write_atomically
 from pipeline.events import NO_CODE, Clicks, Column
-from pipeline.windows import Window
+from pipeline.windows import Window, without
 
 _TEXTS = ("user", "item", "category", "event_type", "session")
 _NUMBERS = {"position": pa.int64(), "time": pa.int64(), "event_id": pa.uint64()}
@@ -49,7 +50,9 @@ class Spool:
 
     def ends(self) -> list[int]:
         """Return the ends of the windows here, in order."""
-        return sorted(int(path.name.split(".")[0]) for path in self._directory.glob("[!.]*.arrow"))
+        return sorted(
+            {int(path.name.split(".")[0]) for path in self._directory.glob("[!.]*.arrow")}
+        )
 
     def put(self, window: Window) -> None:
         """Write a window durably."""
@@ -71,13 +74,7 @@ class Spool:
         path = self._path(end)
         if path is None:
             raise SpoolError(f"{self._directory} holds no window that ends at {end}")
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != path.name.split(".")[1]:
-            raise SpoolError(
-                f"{path} is damaged: remove the learner's directory, and it starts over from the "
-                "click topic"
-            )
-        return _decode(content)
+        return _read(path)
 
     def remove(self, end: int) -> None:
         """Delete a window, if it is here."""
@@ -85,8 +82,31 @@ class Spool:
         if path is not None:
             path.unlink()
 
+    def forget(self, user: str) -> None:
+        """Drop a user's clicks from all windows here; a second time where a first was cut off.
+
+        Raises:
+            SpoolError: a window is damaged.
+        """
+        for path in list(self._directory.glob("[!.]*.arrow")):
+            window = _read(path)
+            kept = without(user, window.clicks)
+            if kept is not window.clicks:
+                self.put(replace(window, clicks=kept))
+                path.unlink()
+
     def _path(self, end: int) -> Path | None:
         return next(self._directory.glob(f"{end}.*.arrow"), None)
+
+
+def _read(path: Path) -> Window:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != path.name.split(".")[1]:
+        raise SpoolError(
+            f"{path} is damaged: remove the learner's directory, and it starts over from the "
+            "click topic"
+        )
+    return _decode(content)
 
 
 def _encode(window: Window) -> bytes:

@@ -20,6 +20,7 @@ LARGEST = 16 << 20
 """Bytes of the largest message on a topic of dead letters or rollups; Kafka's default is 1 MiB."""
 ROLLUPS = "category-rollups"
 FORECASTS = "category-forecasts"
+ERASURES = "erasures"
 TOMBSTONES_KEPT = 7 * 86_400
 """Seconds in which a worker that was away learns from the changelog which users are gone."""
 
@@ -78,6 +79,7 @@ def topics(kafka: Kafka) -> list[Topic]:
         topic("model-checkpoints", 1, compacted),  # chunks and manifest in one order
         topic("clicks-dlq", 1, kept | large),
         topic("clicks-late", 1, kept | large),
+        topic(ERASURES, 1, compacted),
         # Few and small, and trends are rebuilt from them: kept for good.
         topic(ROLLUPS, 1, kept | large | {"retention.ms": "-1"}),
         Topic(

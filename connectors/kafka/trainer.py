@@ -35,6 +35,7 @@ from aiokafka.errors import CommitFailedError, KafkaError, UnknownMemberIdError
 from msgspec.structs import replace
 
 from connectors.kafka.decoding import decode_records
+from connectors.kafka.erasures import Erasures
 from connectors.kafka.learner_files import LearnerFiles
 from connectors.kafka.live_settings import Worker
 from connectors.kafka.metadata import partitions
@@ -49,6 +50,9 @@ from pipeline.windows import Windows, WindowsState
 
 WAITING = 4
 """Closed windows that wait for training, at most, the one that is being learnt included."""
+
+ERASE_SECONDS = 2.0
+"""Between two looks at who is to be erased."""
 
 _WEEK = 7 * 86_400.0
 _RETRY_SECONDS = 1.0
@@ -98,7 +102,9 @@ def run_learner(
             windows=Windows(settings, state),
             training=training,
             starts=starts,
+            erasures=Erasures(kafka),
         )
+        loop.run_until_complete(gathering.erase())
         _attach(app, gathering, training)
         faust.Worker(
             app, loop=loop, loglevel="INFO", redirect_stdouts=False
@@ -117,6 +123,7 @@ class Gathering:
         windows: Windows,
         training: Training,
         starts: dict[int, int],
+        erasures: Erasures,
     ) -> None:
         """Go on with `windows`, each partition from its place in `starts`."""
         self.topic = topic
@@ -127,6 +134,9 @@ class Gathering:
         self._training = training
         self._ends = dict(starts)
         self._origins: dict[int, Origins] = {}
+        self._erasures = erasures
+        self._erased = files.erased()
+        self._turn = asyncio.Lock()
 
     async def take(self, batch: RecordBatch, highwaters: Mapping[int, int | None]) -> None:
         """Take a batch.
@@ -135,13 +145,31 @@ class Gathering:
             batch: of one partition.
             highwaters: of every partition the offset of its next record, as far as is known.
         """
+        async with self._turn:
+            await self._take(batch, highwaters)
+
+    async def erase(self) -> None:
+        """Erase whoever was asked for since: from the open windows here, from all else elsewhere.
+
+        Raises:
+            BusError: no broker answers, or the topic of erasures is not there.
+        """
+        async with self._turn:
+            await self._erasures.refresh()
+            for at, request in self._erasures.since(self._erased):
+                self.windows.forget(request.user)
+                self._training.erase(request, at + 1)
+            self._erased = self._erasures.next
+
+    async def _take(self, batch: RecordBatch, highwaters: Mapping[int, int | None]) -> None:
         source = f"{batch.topic}/{batch.partition}"
         origins = self._origins.setdefault(batch.partition, Origins())
         records = origins.fresh(batch.records)
         clicks, rejects = decode_records(records, source, self._settings.source)
         self.rejected += len(rejects)
         self._ends[batch.partition] = max(batch.end, self._ends.get(batch.partition, 0))
-        closed = self.windows.add(clicks, self._read(highwaters))
+        counting = self._erasures.counting(clicks, batch.partition)
+        closed = self.windows.add(counting, self._read(highwaters))
         for window in closed:
             if self._training.full:
                 log.warning("training has fallen behind: consuming waits for it")
@@ -245,3 +273,12 @@ def _attach(app: faust.App, gathering: Gathering, training: Training) -> None:
     @app.task  # type: ignore[untyped-decorator]  # Faust ships no types
     async def train() -> None:
         await training.run()
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def erase() -> None:
+        while not app.should_stop:
+            await app.sleep(ERASE_SECONDS)
+            try:
+                await gathering.erase()
+            except BusError as error:
+                log.warning("cannot see who is to be erased: %s", error)

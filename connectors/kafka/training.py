@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from connectors.kafka.erasures import Request
 from connectors.kafka.settings import Kafka
 from connectors.kafka.spool import Spool
 from pipeline.settings import Settings
@@ -31,6 +32,13 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     """The learner's directory, see `learner_files`."""
     weights: str
     """An fsspec address for weights; empty sends them over the bus."""
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the training process's input that is no window's end: somebody to be erased."""
+
+    request: Request
+    offset: int
 
 
 def encode_task(task: Task) -> bytes:
@@ -63,6 +71,7 @@ class Training:
         self._limit = limit
         self._waiting = spool.ends()
         self._changed = asyncio.Event()
+        self._erasures: list[bytes] = []
         self._process: Process | None = None
 
     @property
@@ -78,6 +87,17 @@ class Training:
         await asyncio.to_thread(self._spool.put, window)
         self._waiting.append(window.end)
         self._tell(window.end)
+
+    def erase(self, request: Request, offset: int) -> None:
+        """Have a user erased before any window that is handed over from now on is learnt.
+
+        Args:
+            request: for it.
+            offset: at which the erasures go on when this one is carried out.
+        """
+        line = msgspec.json.encode(Work(request=request, offset=offset)) + b"\n"
+        self._erasures.append(line)
+        self._write(line)
 
     async def run(self) -> None:
         """Start the process, and follow what it has learnt until cancelled.
@@ -101,6 +121,8 @@ class Training:
             raise TrainingError("the training process has no pipes")
         process.stdin.write(encode_task(self._task) + b"\n")
         self._process = process
+        for line in self._erasures:
+            self._write(line)
         for end in self._waiting:
             self._tell(end)
         async for line in process.stdout:
@@ -108,8 +130,11 @@ class Training:
             self._changed.set()
 
     def _tell(self, end: int) -> None:
+        self._write(b"%d\n" % end)
+
+    def _write(self, line: bytes) -> None:
         if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.write(b"%d\n" % end)
+            self._process.stdin.write(line)
 
 
 async def _stop(process: Process) -> None:

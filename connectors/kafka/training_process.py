@@ -1,8 +1,9 @@
 """The process that trains, apart from the one that consumes.
 
 It is told what to do, and tells what it has done, in lines of text: its first line of input is a
-`Task` in JSON, each further one the end of a window that lies in the spool; its output is the end
-of each window that is learnt for good. Everything else that is printed goes to standard error.
+`Task` in JSON, each further one the end of a window that lies in the spool, or `Work` in JSON, a
+user to be erased; its output is the end of each window that is learnt for good. Everything else
+that is printed goes to standard error.
 
 A window is learnt in this order, so that a crash at any point repeats it from the state before,
 with the same checkpoint id, and leaves nothing half published:
@@ -24,19 +25,21 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import BinaryIO
 
+import msgspec
 from aiokafka.errors import KafkaError
 
 from connectors.kafka.checkpoints import publish
+from connectors.kafka.erasures import LEARNER, Receipt, encode
 from connectors.kafka.learner_files import LearnerFiles
 from connectors.kafka.publisher import Publisher
 from connectors.kafka.settings import BusError
-from connectors.kafka.training import Task, decode_task
+from connectors.kafka.training import Task, Work, decode_task
 from connectors.learning import LearningStage, Lesson
 from learners import checkpoint
 
@@ -57,15 +60,18 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     os.nice(NICENESS)
     task = decode_task(sys.stdin.buffer.readline())
-    ends: SimpleQueue[int] = SimpleQueue()
-    threading.Thread(target=_listen, args=(sys.stdin.buffer, ends), daemon=True).start()
+    lines: SimpleQueue[int | Work] = SimpleQueue()
+    threading.Thread(target=_listen, args=(sys.stdin.buffer, lines), daemon=True).start()
     files = LearnerFiles(Path(task.directory))
     with _after_others(files.directory / "training.lock"):
         learning = LearningStage(task.settings, files.directory, files.learnt())
         while True:
-            end = ends.get()
-            _learn(task, files, learning, end)
-            told.write(b"%d\n" % end)
+            work = lines.get()
+            if isinstance(work, Work):
+                _erase(task, files, learning, work)
+            else:
+                _learn(task, files, learning, work)
+                told.write(b"%d\n" % work)
 
 
 def _learn(task: Task, files: LearnerFiles, learning: LearningStage, end: int) -> None:
@@ -85,16 +91,35 @@ def _learn(task: Task, files: LearnerFiles, learning: LearningStage, end: int) -
     files.spool.remove(end)
 
 
+def _erase(task: Task, files: LearnerFiles, learning: LearningStage, work: Work) -> None:
+    """Erase a user. A crash anywhere repeats all of it, and gives the same receipt."""
+    request = work.request
+    seen = learning.seen_by(request.user)
+    receipt = Receipt(user=request.user, asked=request.asked, by=LEARNER, checkpoints=seen)
+    files.spool.forget(request.user)  # 1
+    learning.erase(request.user)  # 2
+    asyncio.run(_persist(task, lambda publisher: publisher.publish([encode(receipt)])))  # 3
+    learning.erase_trace(request.user)  # 4
+    files.record_erased(work.offset)  # 5
+    log.info("a user was erased whom %d checkpoints have seen", len(seen))
+
+
 async def _publish(task: Task, directory: Path, lesson: Lesson, end: int) -> None:
-    """Publish, as often as it takes: what was learnt is not thrown away for a broker's sake."""
     name = lesson.report.checkpoint
     packed = checkpoint.load(directory / "checkpoints" / name) if name else None
+    await _persist(
+        task, lambda publisher: publish(publisher, lesson, packed, end=end, weights=task.weights)
+    )
+
+
+async def _persist(task: Task, say: Callable[[Publisher], Awaitable[None]]) -> None:
+    """Publish, as often as it takes: what was done is not thrown away for a broker's sake."""
     while True:
         publisher = Publisher(task.kafka)
         try:
-            await publish(publisher, lesson, packed, end=end, weights=task.weights)
+            await say(publisher)
         except (BusError, KafkaError, OSError) as error:
-            log.warning("cannot publish what was learnt, trying again: %s", error)
+            log.warning("cannot publish what was done, trying again: %s", error)
             await asyncio.sleep(PATIENCE)
         else:
             return
@@ -102,9 +127,9 @@ async def _publish(task: Task, directory: Path, lesson: Lesson, end: int) -> Non
             await publisher.close()
 
 
-def _listen(lines: BinaryIO, ends: SimpleQueue[int]) -> None:
-    for line in lines:
-        ends.put(int(line))
+def _listen(given: BinaryIO, lines: SimpleQueue[int | Work]) -> None:
+    for line in given:
+        lines.put(msgspec.json.decode(line, type=int | Work))
     os._exit(0)  # in the midst of training, too: the window is trained again
 
 

@@ -80,8 +80,17 @@ def test_what_is_this_disks_own_is_in_no_changelog():
     [
         (PROGRESS, PROGRESS_BYTES),
         (
-            Stamp(next=42, dead_letters=1, origins=Origins(newest={3: 9}, repeated=2)),
-            b"\x83\xa4next*\xacdead_letters\x01\xa7origins\x82\xa6newest\x81\x03\t\xa8repeated\x02",
+            Stamp(
+                next=42,
+                dead_letters=1,
+                origins=Origins(newest={3: 9}, repeated=2),
+                erased=7,
+                passed_over=2,
+            ),
+            (
+                b"\x85\xa4next*\xacdead_letters\x01\xa7origins\x82\xa6newest\x81\x03\t\xa8repeated"
+                b"\x02\xa6erased\x07\xabpassed_over\x02"
+            ),
         ),
         (
             Followed(log="ab", next=7, seconds=1.5),

@@ -338,3 +338,34 @@ def test_a_detector_of_rivers_takes_the_place_of_ours(tmp_path):
     alerts = [json.loads(line) for line in (out / "alerts.jsonl").read_text().splitlines()]
     users = [alert for alert in alerts if alert["kind"].startswith("user")]
     assert {"none"} >= {alert["guarantee"]["kind"] for alert in users}
+
+
+def test_a_user_is_erased_from_a_replay(tmp_path):
+    """From every file, and nobody else from any; the checkpoints that saw the user are named."""
+    file, out = shop(tmp_path / "shop.csv", weeks=4), tmp_path / "out"
+    settings = tmp_path / "small.toml"
+    settings.write_text(SMALL)
+    given = ("--settings", settings)
+    assert 0 == driftline("replay", file, "--out", out, *given).returncode
+    found = driftline("erase", "u3", "--out", out, "--verify", *given)
+    assert 9 == found.returncode, found.stderr
+    assert f"REMAINS  {out / 'profiles.parquet'}  1" in found.stdout
+    before = pq.read_table(out / "profiles.parquet")["user_id"].to_pylist()
+    told = driftline("erase", "u3", "--out", out, *given)
+    assert 0 == told.returncode, told.stdout + told.stderr
+    assert "REMAINS" not in told.stdout
+    made = {path.parent.name for path in out.glob("checkpoints/*/manifest.json")}
+    named = [line.split()[1] for line in told.stdout.splitlines() if "Checkpoint" in line]
+    assert set(named) == made
+    after = pq.read_table(out / "profiles.parquet")["user_id"].to_pylist()
+    assert [user for user in before if user != "u3"] == after
+    alerts = [
+        json.loads(line)["subject"] for line in (out / "alerts.jsonl").read_text().splitlines()
+    ]
+    assert "u3" not in alerts
+    assert "u4" in alerts
+    again = driftline("erase", "u3", "--out", out, *given)
+    assert 0 == again.returncode
+    assert 6 == driftline("inspect", "u3", "--out", out).returncode
+    assert 0 == driftline("inspect", "u4", "--out", out).returncode
+    assert 4 == driftline("erase", "u3", "--out", tmp_path / "none").returncode

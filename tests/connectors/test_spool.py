@@ -60,3 +60,18 @@ def test_a_damaged_window_is_refused(tmp_path):
     path.write_bytes(content)
     with pytest.raises(SpoolError, match="damaged"):
         spool.get(10)
+
+
+def test_a_user_leaves_every_window(tmp_path):
+    """The clicks of others stay as they are, and windows without the user are left alone."""
+    spool = Spool(tmp_path)
+    spool.put(window())
+    spool.put(window(end=20, rows=ROWS[1:]))
+    untouched = next(tmp_path.glob("20.*")).name
+    spool.forget("anna")
+    assert ([10, 20], untouched) == (spool.ends(), next(tmp_path.glob("20.*")).name)
+    kept = spool.get(10).clicks
+    assert (["ben"], [7]) == ([kept.user.values[c] for c in kept.user.codes], kept.time.tolist())
+    assert "anna" not in kept.user.values
+    spool.forget("ben")
+    assert [0, 0] == [len(spool.get(end).clicks) for end in spool.ends()]

@@ -18,6 +18,7 @@ def test_names_take_the_prefix():
         "shop.model-checkpoints",
         "shop.clicks-dlq",
         "shop.clicks-late",
+        "shop.erasures",
         "shop.category-rollups",
         "shop.driftline-changelog",
     ] == [topic.name for topic in found]
@@ -26,9 +27,15 @@ def test_names_take_the_prefix():
 def test_what_stands_for_a_state_is_compacted():
     """What stands for a state is compacted, streams of events are kept for a time."""
     found = topics(Kafka(retention=Duration.parse("7d")))
-    assert ["delete", "delete", *["compact"] * 3, *["delete"] * 3, "compact"] == [
-        topic.config["cleanup.policy"] for topic in found
-    ]
+    assert [
+        "delete",
+        "delete",
+        *["compact"] * 3,
+        *["delete"] * 2,
+        "compact",
+        "delete",
+        "compact",
+    ] == [topic.config["cleanup.policy"] for topic in found]
     assert [str(7 * 86_400_000)] * 4 + ["-1"] == [
         topic.config["retention.ms"] for topic in found if "retention.ms" in topic.config
     ]

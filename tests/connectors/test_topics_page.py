@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from connectors.kafka import erasures
 from connectors.kafka.checkpoints import Champion, Learned
 from connectors.kafka.settings import Kafka
 from connectors.kafka.topics import topics
@@ -31,6 +32,7 @@ OURS = {
     "interest-profiles": [(decode_profile, encode_profile)],
     "category-forecasts": [(decode_forecast, encode_forecast)],
     "category-rollups": [(decode_rollup, encode_rollup)],
+    "erasures": [(erasures.decode, msgspec.json.encode)] * 2,
     "model-checkpoints": [
         (lambda data, kind=kind: msgspec.json.decode(data, type=kind), msgspec.json.encode)
         for kind in (Learned, Champion)

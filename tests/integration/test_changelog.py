@@ -166,9 +166,13 @@ def test_a_disk_that_was_away_catches_up(story, tmp_path):
 
 def test_a_lost_changelog_begins_with_the_states_on_the_disk(story, tmp_path):
     """It is whole again, so that the disk may then be lost, too."""
-    story.live.remake(f"{story.live.name}-changelog")
+    changelog = f"{story.live.name}-changelog"
+    story.live.remake(changelog)
     story.live.start()
-    story.live.wait(lambda: "begins with the states" in story.live.logs(), "seeded")
+    story.live.wait(
+        lambda: 4 == len({record.partition for record in story.live.records(changelog)}), "seeded"
+    )
+    assert 4 == story.live.logs().count("begins with the states")
     story.live.stop()
     shutil.rmtree(tmp_path / "data")
     story.goes_on()

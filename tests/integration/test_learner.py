@@ -18,12 +18,14 @@ from kafka import KafkaConsumer, TopicPartition
 from msgspec.structs import replace
 
 from connectors.kafka.checkpoints import CHUNK, publish, published, pull, tell_rollback, topic
+from connectors.kafka.erasures import LEARNER, Erasures, ask
 from connectors.kafka.live_settings import load_live
 from connectors.kafka.messages import Message
 from connectors.kafka.produce import produce, timed_records
 from connectors.kafka.publisher import Publisher
 from connectors.kafka.topics import create
 from connectors.learning import LearningStage, Lesson
+from connectors.traces import learner_traces
 from connectors.wire import decode_clicks
 from learners import checkpoint
 from learners.checkpoint import CheckpointError
@@ -328,6 +330,39 @@ def test_kill_9_changes_nothing(learners, tmp_path):
     learners.wait_for_windows(WEEKS - 1)
     reports = [learned.report for learned in learners.learned()]
     assert told(offline(learners, tmp_path / "offline", partitions=True)) == told(reports)
+
+
+def test_an_erased_user_is_in_no_file_of_the_learner(learners):
+    """Killed while it was asked for, too; the receipt names the checkpoints that saw the user."""
+    values = np.array(learners.clicks.user.values)[learners.clicks.user.codes]
+    users, times = np.unique(values, return_counts=True)
+    gone = str(users[times.argmax()])
+    learners.start()
+    learners.wait_for_windows(2)
+    [child] = learners.training()
+    assert any(count for _, count in learner_traces(learners.directory, gone))
+    asyncio.run(ask(learners.kafka, gone))
+    learners.kill()
+    learners.outlived(child)
+    learners.start()
+
+    async def answered() -> list[str] | None:
+        erasures = Erasures(learners.kafka)
+        await erasures.refresh()
+        await erasures.close()
+        receipt = erasures.receipts.get((gone, LEARNER))
+        return None if receipt is None else receipt.checkpoints
+
+    learners.wait(lambda: asyncio.run(answered()) is not None, "the learner's receipt")
+    learners.wait_for_windows(WEEKS - 1)
+    learners.wait(
+        lambda: not any(count for _, count in learner_traces(learners.directory, gone)),
+        "no trace is left",
+    )
+    made = [learned.manifest.id for learned in learners.learned() if learned.manifest]
+    seen = asyncio.run(answered())
+    assert made[: len(seen)] == seen
+    assert 2 <= len(seen)
 
 
 def test_consuming_goes_on_while_training_stands_still(learners):

@@ -1,0 +1,186 @@
+"""Users to be erased: asked for on a topic of their own, and taken on by whoever holds anything.
+
+A request names a user, and of each partition of the click topic the offset from which on clicks
+count again: whoever reads older ones, because it lags behind or begins anew, passes over them.
+Workers and the learner answer with a receipt each; requests and receipts are kept for good.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from connectors.kafka.cloudevents import cloud_event
+from connectors.kafka.messages import Message
+from connectors.kafka.metadata import partitions
+from connectors.kafka.publisher import Publisher
+from connectors.kafka.security import client_config
+from connectors.kafka.settings import BusError, Kafka
+from connectors.kafka.topics import ERASURES
+from connectors.wire import WireError
+from pipeline.events import SCHEMA_VERSION, Clicks
+
+LEARNER = "learner"
+"""Who signs the learner's receipts."""
+_WAIT_MS = 200
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="request"):
+    """That a user be erased."""
+
+    user: str
+    asked: int
+    """Milliseconds."""
+    ends: dict[int, int]
+    """By partition of the click topic: clicks of the user before that offset do not count."""
+    schema: int = SCHEMA_VERSION
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="receipt"):
+    """That a request was taken on by a partition of the click topic, or by the learner."""
+
+    user: str
+    asked: int
+    by: str
+    checkpoints: list[str] = []
+    """Of the learner: those that were trained since it met the user, and on disk by then."""
+    schema: int = SCHEMA_VERSION
+
+
+def encode(said: Request | Receipt) -> Message:
+    """Return a request or a receipt as a record."""
+    if isinstance(said, Receipt):
+        key, kind, source = f"{said.user}\x1f{said.by}", "receipt", said.by
+    else:
+        key, kind, source = said.user, "request", "erase"
+    headers = cloud_event(f"erasure.{kind}", f"{key}/{said.asked}", said.asked, source=source)
+    return Message(ERASURES, key.encode(), msgspec.json.encode(said), headers)
+
+
+def decode(data: bytes) -> Request | Receipt:
+    """Read a request or a receipt.
+
+    Raises:
+        WireError: the bytes are neither.
+    """
+    try:
+        said: Request | Receipt = msgspec.json.decode(data, type=Request | Receipt)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"neither a request to erase a user nor a receipt: {error}") from None
+    if said.schema != SCHEMA_VERSION:
+        raise WireError(f"of schema version {said.schema}: this release reads {SCHEMA_VERSION}")
+    return said
+
+
+class Erasures:
+    """What was asked for and what was answered, as far as the topic was read; for one task."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
+        self._at = TopicPartition(kafka.topic_prefix + ERASURES, 0)
+        self._consumer: AIOKafkaConsumer | None = None
+        self._requests: dict[str, tuple[int, Request]] = {}
+        self._until: dict[int, int] = {}  # by partition, the furthest of the requests' ends
+        self.receipts: dict[tuple[str, str], Receipt] = {}
+        """By user and by who signed."""
+        self.next = 0
+        """The offset up to which the topic was read."""
+
+    async def refresh(self) -> None:
+        """Read the topic to its present end.
+
+        Raises:
+            BusError: no broker answers, or the topic is not there.
+        """
+        try:
+            consumer = self._consumer or await self._connect()
+            end = (await consumer.end_offsets([self._at]))[self._at]
+            while await consumer.position(self._at) < end:
+                for record in (await consumer.getmany(timeout_ms=_WAIT_MS)).get(self._at, ()):
+                    self._note(record.offset, record.value)
+            self.next = max(self.next, end)
+        except KafkaError as error:
+            await self.close()
+            raise BusError(f"cannot read {self._at.topic}: {error}") from error
+
+    def request(self, user: str) -> Request | None:
+        """Return the newest request to erase a user."""
+        return self._requests[user][1] if user in self._requests else None
+
+    def since(self, offset: int) -> list[tuple[int, Request]]:
+        """Return the requests at an offset and behind it, in order, with their offsets."""
+        found = [(at, request) for at, request in self._requests.values() if at >= offset]
+        return sorted(found, key=lambda pair: pair[0])
+
+    def counting(self, clicks: Clicks, partition: int) -> Clicks:
+        """Leave out the clicks of erased users that came before they were to be erased."""
+        if not len(clicks) or clicks.position[0] >= self._until.get(partition, 0):
+            return clicks
+        asked = [self.request(user) for user in clicks.user.values]
+        ends = [request.ends.get(partition, 0) if request else 0 for request in asked]
+        first = np.array(ends, np.int64)
+        return clicks.take(np.flatnonzero(clicks.position >= first[clicks.user.codes]))
+
+    async def close(self) -> None:
+        """Disconnect."""
+        consumer, self._consumer = self._consumer, None
+        if consumer:
+            await consumer.stop()
+
+    async def _connect(self) -> AIOKafkaConsumer:
+        await partitions(self._kafka, self._at.topic)
+        consumer = AIOKafkaConsumer(
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            **client_config(self._kafka),
+        )
+        await consumer.start()
+        consumer.assign([self._at])
+        consumer.seek(self._at, self.next)
+        self._consumer = consumer
+        return consumer
+
+    def _note(self, offset: int, value: bytes | None) -> None:
+        said = decode(value or b"")
+        if isinstance(said, Request):
+            self._requests[said.user] = (offset, said)
+            for partition, end in said.ends.items():
+                self._until[partition] = max(end, self._until.get(partition, 0))
+        else:
+            self.receipts[said.user, said.by] = said
+
+
+async def ask(kafka: Kafka, user: str) -> Request:
+    """Ask for a user to be erased, with all clicks that are on the click topic by now.
+
+    Raises:
+        BusError: no broker answers, or a topic is not there.
+    """
+    publisher = Publisher(kafka)
+    try:
+        everywhere = await partitions(kafka, kafka.clicks)
+        async with AIOKafkaConsumer(**client_config(kafka)) as consumer:
+            ends = await consumer.end_offsets(everywhere)
+        request = Request(
+            user=user,
+            asked=int(time.time() * 1000),
+            ends={at.partition: end for at, end in ends.items()},
+        )
+        await publisher.publish([encode(request)])
+    except KafkaError as error:
+        raise BusError(f"cannot ask for it: {error}") from error
+    finally:
+        await publisher.close()
+    return request
+
+
+def missing(request: Request, receipts: Iterable[Receipt], topic: str) -> list[str]:
+    """Return which partitions of the click topic have not taken a request on."""
+    done = {receipt.by for receipt in receipts if receipt.asked >= request.asked}
+    return [name for name in (f"{topic}/{at}" for at in sorted(request.ends)) if name not in done]

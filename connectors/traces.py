@@ -1,0 +1,35 @@
+"""Where a learner's files still know a user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from connectors.seen import Seen
+
+_OTHER_NAMES = {"items", "categories", "types"}
+
+
+def learner_traces(directory: Path, user: str) -> Iterator[tuple[str, int]]:
+    """Yield the places that a learner keeps users in, and how often the user is there.
+
+    Args:
+        directory: of a live learner, or of a replay.
+        user: who it is about.
+
+    Raises:
+        StateError: the learner's state is damaged.
+        SpoolError: a window that waits is.
+    """
+    from connectors.kafka.spool import Spool  # noqa: PLC0415  torch and Arrow take seconds
+    from learners import state  # noqa: PLC0415
+
+    if (directory / "windows").exists():
+        spool = Spool(directory / "windows")
+        waiting = [spool.get(end).clicks.user for end in spool.ends()]
+        yield f"{directory / 'windows'}", sum(user in column.values for column in waiting)
+    for folder in sorted((directory / "learner").glob("*")):
+        kept = state.read(folder)
+        named = [text for name, text in kept.texts.items() if name not in _OTHER_NAMES]
+        yield str(folder), sum(text.count(user) for text in named if isinstance(text, list))
+        yield str(folder / "seen"), int(Seen.load(folder).first(user) is not None)
