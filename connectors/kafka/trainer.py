@@ -260,6 +260,7 @@ def _app(kafka: Kafka, worker: Worker, directory: Path) -> faust.App:
         broker_heartbeat_interval=worker.session_timeout / 5000,
         broker_max_poll_records=worker.batch,
         broker_max_poll_interval=_WEEK,  # the agent may wait for training without being expelled
+        stream_wait_empty=False,  # nor does a stop wait for that: what is not taken is read again
     )
 
 

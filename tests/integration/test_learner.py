@@ -24,6 +24,7 @@ from connectors.kafka.messages import Message
 from connectors.kafka.produce import produce, timed_records
 from connectors.kafka.publisher import Publisher
 from connectors.kafka.topics import create
+from connectors.kafka.transport import STOP_SECONDS
 from connectors.learning import LearningStage, Lesson
 from connectors.traces import learner_traces
 from connectors.wire import decode_clicks
@@ -393,6 +394,17 @@ def test_a_full_spool_holds_consuming_up(learners):
     learners.wait_for_windows(WEEKS - 1)
     learners.wait(lambda: 0 == learners.lag(), "all clicks consumed")
     assert 1 == learners.joined()
+
+
+def test_a_learner_that_waits_for_training_can_be_stopped(learners):
+    """Told to stop while consuming waits for training, it ends in good order, and soon."""
+    learners.start(waiting=1)
+    learners.wait(learners.training, "training process")
+    os.kill(learners.training()[0], signal.SIGSTOP)
+    log = learners.home / "log"
+    learners.wait(lambda: "consuming waits for it" in log.read_text(), "a second window waits")
+    learners.process.terminate()
+    assert 0 == learners.process.wait(STOP_SECONDS - 5)
 
 
 def test_a_dead_training_process_stops_the_learner(learners):
