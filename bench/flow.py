@@ -3,10 +3,11 @@
 python -m bench.flow [--minutes 60] [--rate 5000]
 
 One broker, a worker and a learner; settings are the defaults but for longer windows, and training
-that keeps up with them on a shared core. The clicks are a year of real purchases, played four
+that keeps up with them on a core of its own. The clicks are a year of real purchases, played eight
 times over: later by whole weeks each time, and by as many users beside each other as the rate asks
-for. So all users and items are met in the first quarter, and what grows after it has no reason to.
-Resident memory is that of the worker, and of the learner's two processes: one consumes, one trains.
+for. So all users, items and seasons are met in the first quarter, and what grows after it has no
+reason to. Resident memory is that of the worker, and of the learner's two processes: one consumes,
+one trains.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ first_epochs = 2
 epochs = 1
 batch = 128
 """
-TIMES = 4
-"""How often the year is played: once a quarter."""
+TIMES = 8
+"""How often the year is played: twice a quarter, since trends look back a year."""
 TOLERANCE = 0.05
 """By how much the memory of the last quarter may differ from that of the second."""
 EVERY_SECONDS = 5.0
