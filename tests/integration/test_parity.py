@@ -37,12 +37,16 @@ window = "14d"
 warm_up = 3
 minimum_events = 10
 """
-LEARNER_OF_A_PART = """
-[windows]
-size = "56d"
+LEARNER = """
 [learning]
 first_epochs = 2
+epochs = 1
 model = { dim = 16, blocks = 1, heads = 2, max_length = 12, dropout = 0.1 }
+"""
+"""A small model: three learners have to do the same, not to do it well."""
+WINDOWS_OF_A_PART = """
+[windows]
+size = "56d"
 """
 SHARE_OF_A_PART = 100
 """One user in so many."""
@@ -151,7 +155,7 @@ def test_real_events_live_and_replayed_agree(bootstrap, admin, tmp_path, name, r
     """
     whole = request.config.getoption("--whole")
     real = Real(name, tmp_path, whole=whole)
-    core = CORE + ("" if whole else LEARNER_OF_A_PART)
+    core = CORE + LEARNER + ("" if whole else WINDOWS_OF_A_PART)
     patience = 3600 if whole else 120
     told = {}
     for workers in (1, 2, 3) if whole else (3,):
