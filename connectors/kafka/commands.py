@@ -56,6 +56,13 @@ def worker(
     data: Annotated[
         Path | None, typer.Option("--data", help="Of the states; else worker.data.")
     ] = None,
+    instance: Annotated[
+        str | None,
+        typer.Option(
+            envvar="DRIFTLINE_INSTANCE",
+            help="A name of its own, such as the pod's; else worker.instance.",
+        ),
+    ] = None,
 ) -> None:
     """Follow the click topic: interest states, alerts, profiles."""
     import faust
@@ -68,6 +75,8 @@ def worker(
     core, kafka, mine = _load(settings)
     if data is not None:
         mine = replace(mine, data=str(data))
+    if instance is not None:
+        mine = replace(mine, instance=instance)
     differences = check(kafka)
     for difference in differences:
         _say(f"[yellow]warning:[/] {difference}")

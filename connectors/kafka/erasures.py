@@ -140,10 +140,10 @@ class Erasures:
             enable_auto_commit=False,
             **client_config(self._kafka),
         )
+        self._consumer = consumer  # for `close`, where it does not start
         await consumer.start()
         consumer.assign([self._at])
         consumer.seek(self._at, self.next)
-        self._consumer = consumer
         return consumer
 
     def _note(self, offset: int, value: bytes | None) -> None:

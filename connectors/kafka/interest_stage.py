@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from aiokafka.errors import KafkaError
@@ -54,6 +55,8 @@ class InterestStage:
         self._opening: dict[TP, asyncio.Lock] = {}
         self._durable: dict[TP, int] = {}
         self._beaten = time.monotonic()
+        self.further_troubles: Callable[[], list[str]] = list
+        """Says what stands still beside the partitions."""
         self.metrics = Metrics(
             lambda: list(self._partitions.values()), sickness=self.sickness, troubles=self.troubles
         )
@@ -174,7 +177,7 @@ class InterestStage:
         told = [f"{p.source}: {p.trouble}" for p in self._partitions.values() if p.trouble]
         opening = [f"{tp.topic}/{tp.partition}" for tp in self._opening if self._is_opening(tp)]
         told += [f"{source}: its state is being restored" for source in opening]
-        return self.sickness() + told
+        return self.sickness() + told + self.further_troubles()
 
     def _is_opening(self, tp: TP) -> bool:
         return self._opening[tp].locked() and tp not in self._partitions

@@ -39,10 +39,12 @@ def live_app(settings: Settings, kafka: Kafka, worker: Worker) -> faust.App:
         broker_commit_interval=worker.commit_interval / 1000,
         broker_session_timeout=worker.session_timeout / 1000,
         broker_heartbeat_interval=worker.session_timeout / 5000,
+        consumer_group_instance_id=worker.instance or None,
     )
     app.boot_strategy.enable_web = False  # Faust's command line would switch it on, to all
     interest = InterestStage(settings, kafka, worker)
     trends = TrendStage(settings, kafka, data)
+    interest.further_troubles = trends.troubles
     rekeying = Rekeying(settings.source, kafka)
 
     if kafka.rekey:

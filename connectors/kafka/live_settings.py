@@ -38,6 +38,9 @@ class Worker(Section, frozen=True):
     """How often the group's offsets are committed, as far as states are durable."""
     session_timeout: Duration = Duration.parse("15s")
     """Silence after which the partitions of a worker go to the others."""
+    instance: str = ""
+    """A name that no other worker of the group has: one that is back within the session's timeout
+    then has its partitions still, and no others move. Empty: who stops gives them away at once."""
 
 
 class Live(Settings, frozen=True):

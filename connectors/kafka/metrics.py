@@ -96,4 +96,5 @@ def outcomes(partition: Partition) -> dict[str, int]:
         "late": counts.late,
         "duplicate": counts.duplicates + partition.stamp.origins.repeated,
         "dead_letter": partition.stamp.dead_letters,
+        "erased": partition.stamp.passed_over,
     }

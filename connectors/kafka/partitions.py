@@ -320,7 +320,7 @@ class Partition:
                 self.wait_for(error)
             await asyncio.sleep(PATIENCE)
             try:
-                self.store = await asyncio.to_thread(_reopened, self.store)
+                self.store = await asyncio.to_thread(reopened, self.store)
             except StoreError as error:
                 log.error("%s", error)  # noqa: TRY400
 
@@ -368,7 +368,7 @@ class Partition:
             )
 
 
-def _reopened(store: Store) -> Store:
+def reopened(store: Store) -> Store:
     """Open a store anew: after a write that failed RocksDB may refuse all others."""
     with suppress(StoreError):
         store.close()

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from connectors.kafka.messages import Message, alert_message, forecast_message
-from connectors.kafka.partitions import Stamp, first_offset
+from connectors.kafka.partitions import PATIENCE, Stamp, first_offset, reopened
 from connectors.kafka.publisher import Publisher
 from connectors.kafka.rollup_merge import MergeState, RollupMerge
 from connectors.kafka.security import client_config
-from connectors.kafka.settings import Kafka
+from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.topics import ROLLUPS
 from connectors.kafka.transport import RecordBatch, Span
 from connectors.prior_file import load_prior
-from connectors.store import Store, unpack
+from connectors.store import CorruptStoreError, Store, StoreError, unpack
 from connectors.wire import WireError, decode_rollup
 from pipeline.engine import Changes
 from pipeline.settings import Settings
 from pipeline.trends import Trends, TrendsState
 
 log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+
+class _LeavingError(Exception):
+    """Something cannot be done now, and it is somebody else's from now on."""
 
 
 class TrendProgress(msgspec.Struct, kw_only=True):
@@ -55,6 +64,8 @@ class TrendStage:
         self._published = 0
         self._turn = 0
         self._busy = asyncio.Lock()
+        self._leaving = False
+        self._trouble = ""
         self._durable: int | None = None
 
     @property
@@ -62,9 +73,14 @@ class TrendStage:
         """Whether this worker is the one that does it."""
         return self._store is not None
 
+    def troubles(self) -> list[str]:
+        """Say what does not go on, and why; empty where all goes on."""
+        return [f"{ROLLUPS}: {self._trouble}"] if self._trouble else []
+
     async def begin(self, span: Span) -> int:
         """Open the state where it is not open, and say where to read on."""
         async with self._busy:
+            self._leaving = False
             self._turn = span.turn
             return self._begin(span)
 
@@ -80,23 +96,29 @@ class TrendStage:
         return first_offset(span, self._progress.stamp.next, self._store.path)
 
     async def handle(self, batch: RecordBatch) -> None:
-        """Deal with a batch: apply, publish, make durable; its offset may then be committed."""
+        """Deal with a batch: apply, publish, make durable; its offset may then be committed.
+
+        Waits as long as the brokers or the disk take nothing, unless the partition is to leave:
+        then the batch is left as it is, for who has the partition next.
+        """
         async with self._busy:
             if self._store is not None and batch.turn == self._turn:
-                await self._handle(batch)
+                with suppress(_LeavingError):
+                    await self._handle(batch)
+                self._trouble = ""
 
     async def _handle(self, batch: RecordBatch) -> None:
         messages: list[Message] = []
-        sources = await self._sources()
+        sources = await self._patiently(self._sources)
         for offset, value in zip(batch.offsets.tolist(), batch.values, strict=True):
             if offset >= self._progress.stamp.next:
                 told = await self._apply(
                     offset, value, sources, newest=offset + 1 >= batch.highwater
                 )
                 messages += told if offset >= self._published else []
-        await self._publisher.publish(messages)
+        await self._patiently(lambda: self._publisher.publish(messages))
         self._progress.stamp.next = max(self._progress.stamp.next, batch.end)
-        self._commit()
+        await self._patiently(self._commit)
 
     async def release(self, revoked: set[TP]) -> None:
         """Close the state where its partition goes elsewhere."""
@@ -112,7 +134,23 @@ class TrendStage:
         await self._release()
         await self._publisher.close()
 
+    async def _patiently(self, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Do something that can be done again, as soon as brokers and disk let it be done."""
+        while True:
+            try:
+                return await attempt()
+            except CorruptStoreError:
+                raise
+            except (BusError, KafkaError, StoreError) as error:
+                if self._leaving:
+                    raise _LeavingError from error
+                self._trouble = str(error)
+                log.error("%s stands still until this is mended: %s", ROLLUPS, error)  # noqa: TRY400
+            await self._publisher.close()
+            await asyncio.sleep(PATIENCE)
+
     async def _release(self) -> None:
+        self._leaving = True
         async with self._busy:
             if self._store:
                 self._store.close()
@@ -133,7 +171,8 @@ class TrendStage:
             return []
         messages = self._judge(sources)
         if newest and self._merge.overdue():  # before that, nobody can be said to be silent
-            messages += self._judge(sources, await self._silent(sources, offset))
+            silent = await self._patiently(lambda: self._silent(sources, offset))
+            messages += self._judge(sources, silent)
         return messages
 
     async def _sources(self) -> dict[str, TopicPartition]:
@@ -162,8 +201,15 @@ class TrendStage:
             messages += [forecast_message(f, rollup.source) for f in outlook.forecasts]
         return messages
 
-    def _commit(self) -> None:
-        if self._store:
-            progress = msgspec.msgpack.encode(self._progress)
+    async def _commit(self) -> None:
+        if self._store is None:
+            return
+        progress = msgspec.msgpack.encode(self._progress)
+        try:
             self._store.commit(Changes(states=[], names={}, progress=progress), {})
-            self._durable = self._progress.stamp.next
+        except CorruptStoreError:
+            raise
+        except StoreError:
+            self._store = await asyncio.to_thread(reopened, self._store)
+            raise
+        self._durable = self._progress.stamp.next

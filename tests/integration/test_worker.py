@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import socket
 import urllib.request
 
@@ -158,3 +159,34 @@ def test_a_topic_made_anew_stops_the_worker(bootstrap, admin, tmp_path):
         worker = live.start()
         assert worker.wait(40) != 0
         assert "the topic was made anew" in live.logs()
+
+
+def test_a_named_worker_keeps_its_partitions_over_a_restart(bootstrap, admin, tmp_path):
+    """Killed and stopped, it is back within its session: the other one is assigned nothing anew."""
+    batch = shopping(20, days=8, seed=6)
+    with Live(bootstrap, admin, tmp_path) as live:
+        live.produce(batch.take(slice(500)))
+        slow = {"session_timeout": "60s"}
+        live.start("other", instance="other", **slow)
+        named = live.start("named", instance="named", **slow)
+        log = tmp_path / "log-0"
+
+        def assigned():
+            return log.read_text().count("Executing _on_partitions_assigned")
+
+        live.wait(lambda: "clicks-" in str(list((tmp_path / "named").glob("*"))), "shared out")
+        live.wait_read()
+        before = assigned()
+        stores = sorted(path.name for path in (tmp_path / "named").glob("*clicks-*"))
+        for end in (signal.SIGKILL, signal.SIGTERM):
+            named.send_signal(end)
+            named.wait(30)
+            named = live.start("named", instance="named", **slow)
+        live.produce(batch.take(slice(500, None)))
+        live.wait_read()
+        assert before == assigned()
+        live.stop()
+        assert stores == sorted(path.name for path in (tmp_path / "named").glob("*clicks-*"))
+        offline = Offline(live)
+        assert offline.alerts == live.alerts(of_users=True)
+        assert offline.states == live.states()

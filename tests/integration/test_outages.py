@@ -1,0 +1,106 @@
+"""Brokers or a disk are gone amid the work: the worker says why it waits, and goes on by itself."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+from kafka.admin import KafkaAdminClient
+from live import Live, Offline, shopping
+
+from deploy.kafka.cluster import Cluster, missing
+
+AWAY_SECONDS = 8
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def ready(port):
+    """Return what `/readyz` answers; nothing where nobody does yet."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def check(live):
+    offline = Offline(live)
+    assert len(offline.alerts) > 10
+    assert offline.alerts == live.alerts(of_users=True)
+    assert offline.category_alerts == live.alerts(of_users=False)
+    assert offline.states == live.states()
+
+
+def test_a_worker_outlives_the_loss_of_all_brokers(tmp_path):
+    """Longer than its session: it is the same process that goes on, and nothing is lost."""
+    lack = missing()
+    if lack:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no Kafka to kill: {lack}")
+    batch, port = shopping(40, seed=7), free_port()
+    with Cluster(directory=tmp_path / "kafka") as cluster:
+        admin = KafkaAdminClient(bootstrap_servers=cluster.bootstrap)
+        home = tmp_path / "home"
+        home.mkdir()
+        with Live(cluster.bootstrap, admin, home) as live:
+            live.produce(batch)
+            worker = live.start(batch=100, metrics_port=port)
+            live.wait(lambda: sum(live.committed("clicks").values()) > 300, "some read")
+            admin.close()  # it would not find its way back
+            cluster.kill(0)
+            live.wait(lambda: ready(port)[0] == 503, "not ready")
+            assert "brokers" in ready(port)[1]
+            time.sleep(AWAY_SECONDS)
+            assert worker.poll() is None
+            cluster.restart(0)
+            live.admin = KafkaAdminClient(bootstrap_servers=cluster.bootstrap)
+            live.wait_read(180)
+            live.wait(lambda: ready(port)[0] == 200, "ready again")
+            assert worker.poll() is None
+            live.stop()
+            check(live)
+            live.admin.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
+def test_a_worker_waits_for_room_on_its_disk(bootstrap, admin, tmp_path):
+    """With the disk full it says so; with room again the same process goes on."""
+    disk, port, batch = tmp_path / "disk", free_port(), shopping(40, seed=8)
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", disk]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this machine does not let us mount a small disk")
+    try:
+        with Live(bootstrap, admin, tmp_path) as live:
+            live.produce(batch.take(slice(500)))
+            worker = live.start("disk/data", metrics_port=port)
+            live.wait_read()
+            with (disk / "ballast").open("wb") as ballast:
+                try:
+                    while True:
+                        ballast.write(bytes(1 << 16))
+                        ballast.flush()
+                except OSError:
+                    pass
+            live.produce(batch.take(slice(500, None)))
+            live.wait(lambda: "No space left" in ready(port)[1], "the reason")
+            assert 503 == ready(port)[0]
+            (disk / "ballast").unlink()
+            live.wait_read()
+            live.wait(lambda: ready(port)[0] == 200, "ready again")
+            assert worker.poll() is None
+            live.stop()
+            check(live)
+            shutil.rmtree(disk / "data")
+    finally:
+        subprocess.run(["umount", disk], check=True)
