@@ -42,8 +42,9 @@ test: lint ## lint, types, tests
 parity: $(STAMP) ## live and replayed, on whole data sets: the same alerts, profiles and lessons
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integration/test_parity.py --whole -v
 
-bench: $(STAMP) ## speed, memory and quality, beside what they are compared with
+bench: $(STAMP) ## speed, memory and quality, beside what they are compared with (SCALE=1: 10 million users, too)
 	@$(BIN)/python -m bench.interest
+	@$(BIN)/python -m bench.scale $(if $(SCALE),--big)
 	@$(BIN)/python -m bench.live
 	@$(BIN)/python -m bench.latency
 	@$(BIN)/python -m bench.recovery

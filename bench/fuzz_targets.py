@@ -34,7 +34,9 @@ from learners.checkpoint import CheckpointError, Manifest, Names
 from learners.metrics import Figures
 from pipeline.engine import Engine, decode_progress
 from pipeline.events import CategoryForecast, Clicks, DriftAlert, ForecastWindow
-from pipeline.interest import STATE, StateError, decode_into, newest, profile
+from pipeline.interest import StateError, profile
+from pipeline.kernel import snapshot
+from pipeline.packing import decode
 from pipeline.prior import UNIFORM
 from pipeline.rollups import Rollup, merged
 from pipeline.settings import Model, Settings, SettingsError, Source
@@ -64,10 +66,12 @@ def targets() -> list[Target]:
     changes = engine.changes()
     state = [data for _, data in changes.states][:50] + templates()[:20]
     alerts, rollups = effects
-    profiles = [profile(user, _state(data), engine.name) for user, data in changes.states[:20]]
+    profiles = [
+        profile(user, snapshot(_state(data)), engine.name) for user, data in changes.states[:20]
+    ]
     return [
         *_of_clicks(),
-        _one("interest state", state, _read_state, StateError, weight=2),
+        _one("interest state", state, _state, StateError, weight=2),
         _one("progress of an engine", [changes.progress], decode_progress, StateError),
         *_of_drivers(),
         _one("changelog record", _records(changes), _read_record, StoreError, StateError),
@@ -156,16 +160,8 @@ def _accounted(found: Clicks, rejects: list[Any], batch: list[bytes]) -> int:
 
 
 def _state(data: bytes) -> np.void:
-    states = np.zeros(1, STATE)
-    decode_into(states, 0, data)
-    record: np.void = states[0]
+    record: np.void = decode([data])[0]
     return record
-
-
-def _read_state(data: bytes) -> None:
-    state = _state(data)
-    if newest(data) != int(state["time"]):
-        raise ArithmeticError("two ways to read a time")
 
 
 def _records(changes: Any) -> list[bytes]:
@@ -180,7 +176,7 @@ def _read_record(data: bytes) -> None:
         raise StoreError("not a key of ours")
     match key[:1]:
         case b"s":
-            _read_state(value)
+            _state(value)
         case b"m" if key == b"mprogress":
             decode_progress(value)
         case b"m":

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.interest import STATE
-from pipeline.segments import TOP, Interests
+from pipeline.interest import SNAPSHOT, TOP
+from pipeline.segments import Interests
 
 FOLDER = "interests"
 SCHEMA = pa.schema(
@@ -47,17 +47,17 @@ class InterestHistory:
                 part.unlink()
 
     def add(self, profiles: Sequence[tuple[str, np.void]]) -> None:
-        """Take users and their states, as `Effects.profiles` has them."""
+        """Take users and snapshots, as `Effects.profiles` has them."""
         if profiles:
             users = [user for user, _ in profiles]
             # numpy.array would find out the common layout of the records one by one.
-            states = np.frombuffer(b"".join([state.tobytes() for _, state in profiles]), STATE)
-            weights = states["slots"]["short"].astype(np.float64)
-            top = np.argsort(-weights, axis=1, kind="stable")[:, :TOP]
-            total = np.maximum(weights.sum(1, keepdims=True), 1e-300)
-            shares = np.round(np.take_along_axis(weights, top, 1) / total, 4)
-            symbols = np.take_along_axis(states["slots"]["category"], top, 1)
-            self._rows.append((users, states["time"], symbols, shares))
+            snapshots = np.frombuffer(
+                b"".join([taken.tobytes() for _, taken in profiles]), SNAPSHOT
+            )
+            top = snapshots["short"]
+            self._rows.append(
+                (users, snapshots["time"], top["category"], np.round(top["share"], 4))
+            )
 
     def flush(self, batches: int) -> None:
         """Make what was taken durable, as the file of a commit after so many batches."""

@@ -10,7 +10,9 @@ import numpy as np
 from connectors.store import CorruptStoreError, Store, StoreError
 from connectors.wire import encode_profile
 from pipeline.engine import decode_progress
-from pipeline.interest import STATE, StateError, decode_into, profile
+from pipeline.interest import StateError, profile
+from pipeline.kernel import snapshot
+from pipeline.packing import decode
 
 
 def found(directory: Path) -> list[Path]:
@@ -82,16 +84,15 @@ def _profiles(store: Store) -> Iterator[bytes]:
         return store.name(number) or f"#{number:016x}"
 
     for user, data in store.states():
-        yield encode_profile(profile(user, _decoded(user, data), name))
+        yield encode_profile(profile(user, snapshot(_decoded(user, data)), name))
 
 
 def _decoded(user: str, data: bytes) -> np.void:
-    state = np.zeros(1, STATE)
     try:
-        decode_into(state, 0, data)
+        [state] = decode([data])
     except StateError as error:
         raise StateError(f"user {user}: {error}") from None
-    record: np.void = state[0]
+    record: np.void = state
     return record
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,7 +17,8 @@ from connectors.store import Store
 from pipeline.engine import Counts, Engine
 from pipeline.events import CategoryForecast, InterestProfile
 from pipeline.hindsight import Hindsight, hindsight
-from pipeline.interest import STATE, decode_into
+from pipeline.kernel import snapshot
+from pipeline.packing import decode
 from pipeline.rollups import Rollup
 
 _INTERESTS = pa.list_(pa.struct([("category", pa.string()), ("weight", pa.float64())]))
@@ -79,16 +79,14 @@ def write_profiles(path: Path, store: Store, engine: Engine) -> int:
     """Write every user's interests at the end to a Parquet file; return how many users."""
     users = 0
     rows: list[InterestProfile] = []
-    state = np.zeros(1, STATE)
     temporary = path.with_name(path.name + ".tmp")
     with pq.ParquetWriter(temporary, PROFILES, compression="zstd") as writer:
         for user, data in store.states():
-            state[:] = np.zeros(1, STATE)
-            decode_into(state, 0, data)
-            if not state[0]["events"]:
+            [state] = decode([data])
+            if not state["events"]:
                 continue
             users += 1
-            rows.append(engine.profile(user, state[0]))
+            rows.append(engine.profile(user, snapshot(state)))
             if len(rows) == _ROWS_A_GROUP:
                 writer.write_table(_table(rows))
                 rows.clear()

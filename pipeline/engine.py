@@ -6,7 +6,7 @@ their order within a source, and of versioned settings: where batches are cut do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from pipeline import drift, interest, kernel
 from pipeline.events import NO_CODE, Clicks, Column, DriftAlert, InterestProfile, SourcePosition
 from pipeline.hot import HotStates, Load
-from pipeline.interest import profile
+from pipeline.interest import SNAPSHOT, profile
+from pipeline.packing import decode
 from pipeline.prior import UNIFORM, Prior
 from pipeline.rollups import Rollup, Rollups, RollupsState
 from pipeline.settings import Settings
@@ -63,7 +64,7 @@ class Effects:
     """What a batch gave rise to, each list in the order of the log."""
 
     alerts: list[DriftAlert]
-    profiles: list[tuple[str, np.void]]  # user and state, for `Engine.profile`
+    profiles: list[tuple[str, np.void]]  # user and snapshot, for `Engine.profile`
     rollups: list[Rollup]
     late: list[int]
     """Positions of events that came too late for their user."""
@@ -115,7 +116,7 @@ class Engine:
     ) -> None:
         """Start from a store's `load` and `name`, and from the `progress` it holds.
 
-        Without `profiles` effects carry none, which spares a copy of a state for each.
+        Without `profiles` effects carry none.
         """
         self._settings = settings
         self._settings_version = settings.version
@@ -195,7 +196,7 @@ class Engine:
         """Whether users are forgotten: then `changes` is to be shown what is stored."""
         return self._settings.interests.retention > 0
 
-    def changes(self, stored: Iterable[tuple[str, bytes]] = ()) -> Changes:
+    def changes(self, stored: Sequence[tuple[str, bytes]] = ()) -> Changes:
         """Return what has changed since the last call, for the store.
 
         Args:
@@ -203,7 +204,7 @@ class Engine:
                 nothing but when their room is free: a state counts as absent from the moment that
                 it is too old, stored or not.
         """
-        gone = [user for user, state in stored if self._is_gone(user, state)]
+        gone = self._gone(stored)
         erased, self._erased = self._erased, []
         fresh, self._symbols.fresh = self._symbols.fresh, {}
         return Changes(
@@ -223,18 +224,23 @@ class Engine:
             self._erased.append(user)
         return known
 
-    def profile(self, user: str, state: np.void) -> InterestProfile:
-        """Return what a user wants, as a state has it."""
-        return profile(user, state, self.name)
+    def profile(self, user: str, snapshot: np.void) -> InterestProfile:
+        """Return what a user wants, as a snapshot of the state has it (`kernel.snapshot`)."""
+        return profile(user, snapshot, self.name)
 
     def name(self, number: int) -> str:
         """Return the text behind a symbol."""
         text = self._symbols.fresh.get(number) or self._name(number)
         return text if text is not None else f"#{number:016x}"
 
-    def _is_gone(self, user: str, state: bytes) -> bool:
-        at_hand = self._hot.newest(user)
-        return (interest.newest(state) if at_hand is None else at_hand) < self.expiry
+    def _gone(self, stored: Sequence[tuple[str, bytes]]) -> list[str]:
+        times = decode([state for _, state in stored])["time"].tolist()
+        at_hand = [self._hot.newest(user) for user, _ in stored]
+        return [
+            user
+            for (user, _), time, newest in zip(stored, times, at_hand, strict=True)
+            if (time if newest is None else newest) < self.expiry
+        ]
 
     def _expiries(self, clicks: Clicks) -> NDArray[np.int64]:
         """Return for each event the time before which its user's state is too old to count.
@@ -281,11 +287,11 @@ class Engine:
     ) -> tuple[list[DriftAlert], list[tuple[str, np.void]]]:
         """Run the kernel over the batch, and put what it stops for into words."""
         alerts: list[DriftAlert] = []
-        profiles: list[tuple[str, np.void]] = []
-        states = self._hot.array
-        start = 0
+        users, states = clicks.user, self._hot.array
+        snapshots = np.empty(len(clicks) if self._profiles else 0, SNAPSHOT)
+        start = taken = 0
         while start < len(clicks):
-            stop, why = kernel.advance(
+            stop, taken = kernel.advance(
                 states,
                 start,
                 columns.row,
@@ -305,18 +311,17 @@ class Engine:
                 self._scratch,
                 self._verdict,
                 statistics,
+                snapshots,
+                taken,
             )
-            if why == kernel.QUIET:
-                break
-            user, row = clicks.user.values[clicks.user.codes[stop]], columns.row[stop]
-            if why & kernel.ALARM:
+            if stop < len(clicks):
+                user, row = users.values[users.codes[stop]], columns.row[stop]
                 place = SourcePosition(source=clicks.source, position=int(clicks.position[stop]))
                 alerts.append(self._alert(user, states[row], place))
                 kernel.settle(states, row, self._verdict[0]["length"], self._parameters)
-            if self._profiles and why & kernel.PROFILE_DUE:
-                profiles.append((user, states[row].copy()))
             start = stop + 1
-        return alerts, profiles
+        of = [users.values[code] for code in users.codes[snapshots["event"][:taken]].tolist()]
+        return alerts, list(zip(of, snapshots[:taken], strict=True))
 
     def _alert(self, user: str, state: np.void, place: SourcePosition) -> DriftAlert:
         return drift.user_alert(

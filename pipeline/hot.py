@@ -8,6 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import interest
+from pipeline.packing import decode, encode
+
+AT_ONCE = 1024
+"""States encoded in one go."""
+FIRST = 1 << 17
+"""Users for whom there is room from the beginning, at most."""
+ROOM = 1 << 14
+"""Users that a batch may add beyond the capacity before the array has to grow."""
 
 Load = Callable[[Sequence[str]], Sequence[bytes | None]]
 """Gives the stored states of some users, None for a user who was never seen."""
@@ -26,8 +34,9 @@ class HotStates:
         self._rows: dict[str, int] = {}
         self._users: list[str] = []  # by row
         self._new = interest.new_state()
-        self._dirty = np.zeros(1024, np.bool_)
-        self.array = np.zeros(1024, interest.STATE)
+        room = min(capacity, FIRST) + ROOM
+        self._dirty = np.zeros(room, np.bool_)
+        self.array = np.zeros(room, interest.STATE)  # takes memory as rows are used
 
     @property
     def crowded(self) -> bool:
@@ -38,21 +47,25 @@ class HotStates:
         """Return the rows of some users, loaded where they were not at hand, to be changed."""
         missing = [user for user in users if user not in self._rows]
         if missing:
-            self._make_room(len(self._users) + len(missing))
-            for user, data in zip(missing, self._load(missing), strict=True):
-                row = self._rows[user] = len(self._users)
-                self._users.append(user)
-                self.array[row] = self._new
-                if data is not None:
-                    interest.decode_into(self.array, row, data)
+            stored = self._load(missing)
+            states = decode([data for data in stored if data is not None])
+            first = len(self._users)
+            self._make_room(first + len(missing))
+            self.array[[row for row, data in enumerate(stored, first) if data is None]] = self._new
+            self.array[[row for row, data in enumerate(stored, first) if data is not None]] = states
+            self._rows |= {user: row for row, user in enumerate(missing, first)}
+            self._users += missing
         rows = np.fromiter((self._rows[user] for user in users), np.int64, len(users))
         self._dirty[rows] = True
         return rows
 
     def changed(self) -> list[tuple[str, bytes]]:
         """Return users and encoded states changed since the last call."""
-        rows = np.flatnonzero(self._dirty).tolist()
-        states = [(self._users[row], interest.encode(self.array[row])) for row in rows]
+        rows = np.flatnonzero(self._dirty)
+        states: list[tuple[str, bytes]] = []
+        for some in np.split(rows, range(AT_ONCE, len(rows), AT_ONCE)):
+            users = [self._users[row] for row in some.tolist()]
+            states += zip(users, encode(self.array[some]), strict=True)
         self._dirty[:] = False
         if self.crowded:
             self._rows.clear()
@@ -76,8 +89,6 @@ class HotStates:
 
     def _make_room(self, users: int) -> None:
         if users > len(self.array):
-            size = 1 << (users - 1).bit_length()
-            self.array = np.concatenate(
-                [self.array, np.zeros(size - len(self.array), self.array.dtype)]
-            )
-            self._dirty = np.concatenate([self._dirty, np.zeros(size - len(self._dirty), np.bool_)])
+            more = max(users, 2 * len(self.array)) - len(self.array)
+            self.array = np.concatenate([self.array, np.zeros(more, self.array.dtype)])
+            self._dirty = np.concatenate([self._dirty, np.zeros(more, np.bool_)])

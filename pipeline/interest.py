@@ -1,7 +1,7 @@
 """A user's interest state: its layout, and how it is read.
 
-The state is one fixed record, so that it is stored, sent and compared as the bytes that it is.
-How an event changes it stands in `pipeline.kernel`.
+The state is one fixed record. How an event changes it stands in `pipeline.kernel`, the bytes in
+which it is stored and sent in `pipeline.packing`.
 """
 
 from __future__ import annotations
@@ -89,11 +89,26 @@ STATE = np.dtype(
         ("ring", OBSERVATION, (RING,)),
         ("own", "<u2", (OWN_SETS, OWN_WAYS)),  # a hash of 10 bits and a count of 6
         ("slots", SLOT, (SLOTS,)),
+        ("spare", "u1", (7,)),  # to a multiple of 8, see `packing`
     ]
 )
-_HEADER = STATE.itemsize - SLOTS * SLOT.itemsize
-_ADDED = 8  # bytes, `born`, since layout 2
-_OFFSETS = {name: STATE.fields[name][1] for name in ("time", "born")} if STATE.fields else {}
+
+TOP = 10
+"""Interests of a profile."""
+
+_HEAVIEST = np.dtype([("category", "<u8"), ("share", "<f8")])
+SNAPSHOT = np.dtype(
+    [
+        ("event", "<i8"),  # which event of the batch it was taken after
+        ("position", "<i8"),  # as in the state; and so on
+        ("time", "<i8"),
+        ("events", "<i8"),
+        ("short", _HEAVIEST, (TOP,)),  # the heaviest categories first; a share of 0: none
+        ("long", _HEAVIEST, (TOP,)),
+        ("recent_item", "<u8", (RECENT,)),  # newest first
+    ]
+)
+"""What of a state a profile tells, see `kernel.snapshot`."""
 
 States = NDArray[np.void]
 """Records of dtype `STATE`, shape (n,)."""
@@ -115,81 +130,28 @@ def new_state() -> np.void:
     return record
 
 
-def encode(state: np.void) -> bytes:
-    """Return the record's bytes, the unused slots left out."""
-    return state.tobytes()[: _HEADER + int(state["used"]) * SLOT.itemsize]
-
-
-def decode_into(states: States, row: int, data: bytes) -> None:
-    """Write an encoded state into a row of zeros.
-
-    Raises:
-        StateError: The bytes have another layout, or their length does not fit.
-    """
-    data = _renewed(data)
-    used = int.from_bytes(data[2:4], "little")
-    if used > SLOTS or len(data) != _HEADER + used * SLOT.itemsize:
-        raise StateError(f"an interest state with {used} slots has {len(data)} bytes")
-    states[row : row + 1].view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
-
-
-def newest(data: bytes) -> int:
-    """Return the newest event time of an encoded state.
-
-    Raises:
-        StateError: The bytes have another layout, or are too few.
-    """
-    start = _OFFSETS["time"]
-    if len(data) < _HEADER - _ADDED:
-        raise StateError(f"an interest state has {len(data)} bytes")
-    return int.from_bytes(_renewed(data)[start : start + 8], "little", signed=True)
-
-
-def _renewed(data: bytes) -> bytes:
-    """Return an encoded state in this layout; one of layout 2 does not say when it was begun."""
-    layout = int.from_bytes(data[:2], "little")
-    if layout == LAYOUT_VERSION:
-        return data
-    if layout != 2:  # noqa: PLR2004
-        raise StateError(
-            f"an interest state has layout {layout}, and this version reads 2 and {LAYOUT_VERSION}"
-        )
-    born = _OFFSETS["born"]
-    return LAYOUT_VERSION.to_bytes(2, "little") + data[2:born] + bytes(_ADDED) + data[born:]
-
-
-def interests(state: np.void, scale: str, names: Names, most: int = 10) -> list[Interest]:
-    """Return the strongest categories at a time scale ("short", "long", "count") as shares."""
-    slots = state["slots"][: int(state["used"])]
-    return shares(slots["category"], slots[scale], names, most)
-
-
-def shares(
-    categories: NDArray[np.uint64], weights: NDArray[np.floating], names: Names, most: int
-) -> list[Interest]:
-    """Return the heaviest categories with their share of the whole; ties in order of the slots."""
-    total = float(weights.sum(dtype=np.float64))
-    heaviest = np.argsort(-weights, kind="stable")[:most]
-    return [
-        Interest(names(int(categories[i])), round(float(weights[i]) / total, 4))
-        for i in heaviest
-        if weights[i] > 0
-    ]
-
-
 def recent(state: np.void, most: int = RECENT) -> NDArray[np.intp]:
     """Return where in the `recent_*` rings the newest events stand, newest first."""
     events = int(state["events"])
     return np.arange(events - 1, events - 1 - min(events, most, RECENT), -1) % RECENT
 
 
-def profile(user: str, state: np.void, names: Names) -> InterestProfile:
-    """Return what a user wants, as of the newest event."""
+def profile(user: str, snapshot: np.void, names: Names) -> InterestProfile:
+    """Put a record of `SNAPSHOT` into words."""
+    newest = snapshot["recent_item"][: min(int(snapshot["events"]), RECENT)]
     return InterestProfile(
         user_id=user,
-        time=int(state["time"]),
-        events=int(state["events"]),
-        short_term=interests(state, "short", names),
-        long_term=interests(state, "long", names),
-        recent_items=[names(int(state["recent_item"][i])) for i in recent(state)],
+        time=int(snapshot["time"]),
+        events=int(snapshot["events"]),
+        short_term=_interests(snapshot["short"], names),
+        long_term=_interests(snapshot["long"], names),
+        recent_items=[names(number) for number in newest.tolist()],
     )
+
+
+def _interests(heaviest: NDArray[np.void], names: Names) -> list[Interest]:
+    return [
+        Interest(names(category), round(share, 4))
+        for category, share in heaviest.tolist()
+        if share > 0
+    ]

@@ -35,10 +35,11 @@ from pipeline.interest import (
     RECENT,
     RING,
     SLOTS,
+    SNAPSHOT,
+    STATE,
+    TOP,
 )
 
-QUIET, ALARM, PROFILE_DUE, BOTH = 0, 1, 2, 3
-"""Why `advance` stopped."""
 APPLIED, LATE, DUPLICATE, PASSED_OVER = 0, 1, 2, 3
 """What became of an event."""
 
@@ -370,6 +371,48 @@ def _is_duplicate(state, event_id):
     return False
 
 
+@_inline
+def _heaviest(state, long, found):
+    """Write the heaviest categories with their shares, ties in order of the slots."""
+    total = 0.0
+    count = 0
+    for s in range(np.int64(state.used)):
+        slot = state.slots[s]
+        weight = np.float64(slot.long if long else slot.short)
+        total += weight
+        if count == TOP and weight <= found[TOP - 1].share:
+            continue
+        place = min(count, TOP - 1)
+        count = min(count + 1, TOP)
+        while place > 0 and found[place - 1].share < weight:
+            found[place].category = found[place - 1].category
+            found[place].share = found[place - 1].share
+            place -= 1
+        found[place].category = slot.category
+        found[place].share = weight
+    for place in range(TOP):
+        if place >= count:
+            found[place].category = 0
+            found[place].share = 0.0
+        elif total > 0:
+            found[place].share /= total
+
+
+@_compile
+def _take_snapshot(states, row, event, snapshots, place):
+    """Write what of a state a profile tells."""
+    state = states[row]
+    taken = snapshots[place]
+    taken.event = event
+    taken.position = state.position
+    taken.time = state.time
+    taken.events = state.events
+    _heaviest(state, False, taken.short)
+    _heaviest(state, True, taken.long)
+    for k in range(RECENT):
+        taken.recent_item[k] = state.recent_item[(state.events - 1 - k) % RECENT]
+
+
 @_compile
 def advance(
     states,
@@ -391,8 +434,10 @@ def advance(
     scratches,
     verdicts,
     statistics,
+    snapshots,
+    taken,
 ):
-    """Apply events to their users' states, from `start` until one has something to say.
+    """Apply events to their users' states, from `start` until one raises an alarm.
 
     Args:
         states: Records of `STATE`, changed in place, shape (users,).
@@ -416,10 +461,13 @@ def advance(
         scratches: `SCRATCH`, shape (1,): room to work in, all zeros at first.
         verdicts: `VERDICT`, shape (1,), filled in for an alarm.
         statistics: float64, shape (n,), filled in with the statistic after each event; or empty.
+        snapshots: `SNAPSHOT`, shape (n,), filled in where a profile is due; or empty.
+        taken: How many are filled in already.
 
     Returns:
-        The event at which it stopped (n at the end), and why. The caller reads the state of that
-        event's user, settles an alarm with `settle`, and goes on with the next event.
+        The event at which it stopped (n at the end), and how many snapshots are filled in. The
+        caller reads the state of that event's user, settles the alarm with `settle`, and goes on
+        with the next event.
     """
     p = parameters[0]
     scratch = scratches[0]
@@ -458,14 +506,15 @@ def advance(
                 alarm = verdict.statistic >= p.threshold
                 if len(statistics):
                     statistics[i] = verdict.statistic
-        due = p.profile_interval > 0 and time[i] - state.profiled >= p.profile_interval
-        if due:
+        if p.profile_interval > 0 and time[i] - state.profiled >= p.profile_interval:
             state.profiled = time[i]
+            if len(snapshots):
+                _take_snapshot(states, row[i], i, snapshots, taken)
+                taken += 1
         if alarm:
             _date(state, scratch, verdict)
-        if alarm or due:
-            return i, (BOTH if alarm and due else ALARM if alarm else PROFILE_DUE)
-    return len(row), QUIET
+            return i, taken
+    return len(row), taken
 
 
 @_compile
@@ -479,6 +528,15 @@ def settle(states, row, length, parameters):
         parameters: `PARAMETERS`, shape (1,).
     """
     _restart(states[row], length, parameters[0])
+
+
+def snapshot(state: np.void) -> np.void:
+    """Return what of a state a profile tells, a record of `SNAPSHOT`."""
+    states, snapshots = np.zeros(1, STATE), np.zeros(1, SNAPSHOT)
+    states[0] = state
+    _take_snapshot(states, 0, 0, snapshots, 0)
+    record: np.void = snapshots[0]
+    return record
 
 
 def item_hash(symbol: int) -> int:

@@ -9,6 +9,7 @@ sketches"), and its size estimates how many there are (Beyer et al. 2007).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from heapq import nsmallest
@@ -213,11 +214,20 @@ def _tally(counts: dict[int, int], symbols: Symbols) -> None:
 
 def _sample_users(users: dict[int, set[int]], user: Symbols, category: Symbols) -> None:
     rows = _within(users, user, SAMPLED_USERS)
-    for number, met in set(zip(user[rows].tolist(), category[rows].tolist(), strict=True)):
+    order = np.lexsort((category[rows], user[rows]))
+    found, met = user[rows][order], category[rows][order]
+    firsts = np.flatnonzero(np.diff(found, prepend=~found[:1])).tolist()
+    categories = met.tolist()
+    for number, first, end in zip(
+        found[firsts].tolist(), firsts, [*firsts[1:], len(categories)], strict=True
+    ):
         known = users.setdefault(number, set())
-        known.add(met)
+        fresh = categories[first:end]
+        if len(known) == SAMPLED_CATEGORIES:
+            fresh = fresh[: bisect_left(fresh, max(known))]
+        known.update(fresh)
         if len(known) > SAMPLED_CATEGORIES:
-            known.remove(max(known))
+            users[number] = set(sorted(known)[:SAMPLED_CATEGORIES])
     _cut(users, SAMPLED_USERS)
 
 

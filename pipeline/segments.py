@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from pipeline.symbols import prefix
 
-TOP = 10
-"""A user's strongest interests that are looked at."""
 LOYALTY = 0.8
 """A user stays while the segment's term is this share of the largest one."""
 SILENCE = 4

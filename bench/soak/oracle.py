@@ -15,7 +15,7 @@ from connectors.store import meta_key, pairs
 from connectors.wire import decode_clicks, encode_alert
 from pipeline.engine import Counts, Engine, Progress
 from pipeline.events import DriftAlert
-from pipeline.interest import newest
+from pipeline.packing import decode
 from pipeline.prior import UNIFORM
 from pipeline.rollups import Rollup
 from pipeline.settings import Settings
@@ -168,7 +168,7 @@ def _kept(content: Content, expiry: int) -> Content:
     return {
         key: value
         for key, value in content.items()
-        if not (key.startswith(b"s") and newest(value) < expiry)
+        if not (key.startswith(b"s") and decode([value])["time"][0] < expiry)
     }
 
 

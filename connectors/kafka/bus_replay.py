@@ -78,6 +78,7 @@ class _Log:
         self.ended = False
         self.keys = np.zeros(0, np.int64)
         self._reader = reader
+        self._topic = topic
         self._name = f"{topic}/{number}"
         self._source = source
         self._rejects = rejects
@@ -90,7 +91,7 @@ class _Log:
             records = self._reader.next(self.number)
             self.ended = not records
             self._clicks, wrong = decode_records(
-                self._origins.fresh(records), self._name, self._source
+                self._origins.fresh(self._topic, records), self._name, self._source
             )
             self._rejects += wrong
             if len(self._clicks):

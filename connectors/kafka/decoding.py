@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from aiokafka import ConsumerRecord
 from numpy.typing import NDArray
 
 from connectors.envelope import Context, EnvelopeError, of_headers
+from connectors.kafka.records import Record
 from connectors.validate import Reject
 from connectors.wire import decode_clicks
 from pipeline.events import Clicks
@@ -16,7 +16,7 @@ from pipeline.settings import Source
 
 
 def decode_records(
-    records: Sequence[ConsumerRecord[bytes, bytes]], source: str, settings: Source
+    records: Sequence[Record], source: str, settings: Source
 ) -> tuple[Clicks, list[Reject]]:
     """Decode records of one partition, in log order.
 
@@ -51,7 +51,7 @@ def decode_records(
 
 
 def _contexts(
-    records: Sequence[ConsumerRecord[bytes, bytes]],
+    records: Sequence[Record],
 ) -> tuple[dict[int, Context], dict[int, str]]:
     """Return by row what headers say, and why they cannot be read."""
     contexts: dict[int, Context] = {}
@@ -69,7 +69,7 @@ def _contexts(
 
 
 def _ahead(
-    records: Sequence[ConsumerRecord[bytes, bytes]],
+    records: Sequence[Record],
     rows: NDArray[np.int64],
     clicks: Clicks,
     settings: Source,

@@ -18,9 +18,10 @@ from connectors.kafka.messages import Message
 from connectors.kafka.metrics import Metrics
 from connectors.kafka.partitions import PATIENCE, Partition
 from connectors.kafka.publisher import Publisher
+from connectors.kafka.records import RecordBatch
 from connectors.kafka.restore import open_state, set_aside
 from connectors.kafka.settings import BusError, Kafka
-from connectors.kafka.transport import RecordBatch, Span
+from connectors.kafka.transport import Span
 from connectors.prior_file import load_prior
 from connectors.store import CorruptStoreError, StoreError
 from pipeline.river_drift import OURS

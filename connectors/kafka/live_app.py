@@ -12,10 +12,11 @@ from aiokafka.errors import KafkaError
 from connectors.kafka.interest_stage import InterestStage
 from connectors.kafka.keying import EVERY_SECONDS, KeyWatch
 from connectors.kafka.live_settings import Worker
+from connectors.kafka.records import RecordBatch
 from connectors.kafka.rekey import Rekeying
 from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.topics import ROLLUPS
-from connectors.kafka.transport import RecordBatch, batch_agent, batch_app
+from connectors.kafka.transport import batch_agent, batch_app
 from connectors.kafka.trend_stage import TrendStage
 from pipeline.settings import Settings
 
@@ -91,8 +92,7 @@ def _erase_when_asked(app: faust.App, interest: InterestStage) -> None:
         while not app.should_stop:
             await app.sleep(ERASE_SECONDS)
             try:
-                if not app.should_stop:
-                    await interest.erase()
+                await interest.erase()
             except (BusError, KafkaError) as error:
                 log.warning("cannot see who is to be erased: %s", error)
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aiokafka import ConsumerRecord
-
 from connectors.kafka.cloudevents import Headers, cloud_event
+from connectors.kafka.records import Record, RecordBatch
 from connectors.kafka.topics import FORECASTS, LARGEST, ROLLUPS
 from connectors.validate import Reject
 from connectors.wire import encode_alert, encode_forecast, encode_profile, encode_rollup
@@ -69,20 +68,20 @@ def forecast_message(forecast: CategoryForecast, source: str) -> Message:
     return Message(FORECASTS, forecast.category.encode(), encode_forecast(forecast), headers)
 
 
-def dead_letter(reject: Reject, record: ConsumerRecord[bytes, bytes]) -> Message:
+def dead_letter(reject: Reject, batch: RecordBatch, row: int) -> Message:
     """Return a record that could not be used as it was received, with why and whence in headers.
 
     One too large for the topic is cut; a header then tells how long it was.
     """
-    return _set_aside(DEAD_LETTERS, record, reject.reason)
+    return _set_aside(DEAD_LETTERS, batch, row, reject.reason)
 
 
-def late_event(record: ConsumerRecord[bytes, bytes]) -> Message:
+def late_event(batch: RecordBatch, row: int) -> Message:
     """Return the record of a late event as it was received, in the form of a dead letter."""
-    return _set_aside(LATE, record, TOO_LATE)
+    return _set_aside(LATE, batch, row, TOO_LATE)
 
 
-def fitting(record: ConsumerRecord[bytes, bytes]) -> tuple[bytes | None, Headers]:
+def fitting(record: Record) -> tuple[bytes | None, Headers]:
     """Return a record's value, cut to what our topics take, and a header that tells of the cut."""
     value = record.value
     if value is None and record.key is None:  # a client cannot send what has neither
@@ -92,13 +91,14 @@ def fitting(record: ConsumerRecord[bytes, bytes]) -> tuple[bytes | None, Headers
     return value[: LARGEST - _ROOM], [("driftline-length", b"%d" % len(value))]
 
 
-def _set_aside(topic: str, record: ConsumerRecord[bytes, bytes], reason: str) -> Message:
+def _set_aside(topic: str, batch: RecordBatch, row: int, reason: str) -> Message:
+    record = batch.records[row]
     value, further = fitting(record)
     headers = [
         *record.headers,
         ("driftline-reason", reason.encode(errors="backslashreplace")),
-        ("driftline-topic", record.topic.encode()),
-        ("driftline-partition", b"%d" % record.partition),
+        ("driftline-topic", batch.topic.encode()),
+        ("driftline-partition", b"%d" % batch.partition),
         ("driftline-offset", b"%d" % record.offset),
         *further,
     ]

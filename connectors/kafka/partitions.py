@@ -31,10 +31,11 @@ from connectors.kafka.messages import (
     profile_message,
     rollup_message,
 )
+from connectors.kafka.records import RecordBatch
 from connectors.kafka.rekey import Origins
 from connectors.kafka.restore import LOG, Followed
 from connectors.kafka.settings import BusError
-from connectors.kafka.transport import RecordBatch, Span
+from connectors.kafka.transport import Span
 from connectors.store import CorruptStoreError, Pair, Store, StoreError, local_key, pairs, unpack
 from connectors.validate import Reject
 from pipeline.engine import Effects, Engine
@@ -172,7 +173,9 @@ class Partition:
             rows = slice(start, start + CHUNK)
             # 1. Decode.
             clicks, rejects = decode_records(
-                self.stamp.origins.fresh(batch.records[rows]), self.source, self._settings.source
+                self.stamp.origins.fresh(batch.topic, batch.records[rows]),
+                self.source,
+                self._settings.source,
             )
             counting = self._erasures.counting(clicks, batch.partition)
             self.stamp.passed_over += len(clicks) - len(counting)
@@ -250,8 +253,8 @@ class Partition:
     async def _profile_messages(self) -> list[Message]:
         """Put profiles into records, and let other partitions have their turn meanwhile."""
         messages = []
-        for count, (user, state) in enumerate(self._profiles.items(), start=1):
-            messages.append(profile_message(self.engine.profile(user, state), self.source))
+        for count, (user, snapshot) in enumerate(self._profiles.items(), start=1):
+            messages.append(profile_message(self.engine.profile(user, snapshot), self.source))
             if count % PROFILES_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return messages
@@ -327,7 +330,9 @@ class Partition:
     def _messages(self, effects: Effects) -> list[Message]:
         """Put effects into records. Profiles wait for the flush: of a user's, the newest counts."""
         self._profiles |= {
-            user: state for user, state in effects.profiles if state["position"] >= self.published
+            user: snapshot
+            for user, snapshot in effects.profiles
+            if snapshot["position"] >= self.published
         }
         alerts = [alert for alert in effects.alerts if alert.source.position >= self.published]
         for alert in alerts:
@@ -345,7 +350,7 @@ class Partition:
         self.stamp.dead_letters += len(rejects)
         rows = np.searchsorted(batch.offsets, [reject.position for reject in rejects])
         return [
-            dead_letter(reject, batch.records[row])
+            dead_letter(reject, batch, row)
             for reject, row in zip(rejects, rows.tolist(), strict=True)
             if reject.position >= self.published
         ]
@@ -353,7 +358,7 @@ class Partition:
     def _late(self, late: list[int], batch: RecordBatch) -> list[Message]:
         rows = np.searchsorted(batch.offsets, late).tolist()
         return [
-            late_event(batch.records[row])
+            late_event(batch, row)
             for row, position in zip(rows, late, strict=True)
             if position >= self.published
         ]

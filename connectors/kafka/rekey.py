@@ -12,20 +12,17 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaError
 
 from connectors.kafka.decoding import decode_records
 from connectors.kafka.messages import fitting
+from connectors.kafka.records import Record, RecordBatch
 from connectors.kafka.sender import Sender, connect
 from connectors.kafka.settings import BY_USER, BusError, Kafka
-from connectors.kafka.transport import RecordBatch
 from pipeline.settings import Source
 
 ORIGIN = "driftline-origin"
 """The header that says whence a record came: partition:offset."""
-
-Records = Sequence[ConsumerRecord[bytes, bytes]]
 
 
 class Rekeying:
@@ -52,7 +49,7 @@ class Rekeying:
         try:
             for row, record in enumerate(batch.records):
                 value, further = fitting(record)
-                origin = (ORIGIN, b"%d:%d" % (record.partition, record.offset))
+                origin = (ORIGIN, b"%d:%d" % (batch.partition, record.offset))
                 headers = [*record.headers, *further, origin]
                 await sender.send(keys.get(row, record.key), value, headers)
             await sender.finish()
@@ -73,13 +70,13 @@ class Origins(msgspec.Struct, kw_only=True):
     repeated: int = 0
     """Records passed over."""
 
-    def fresh(self, records: Records) -> Records:
-        """Leave out records that were sent before; records without an origin are all fresh."""
-        if not records or not records[0].topic.endswith(BY_USER):
+    def fresh(self, topic: str, records: Sequence[Record]) -> Sequence[Record]:
+        """Leave out records that were sent before; those of other topics are all fresh."""
+        if not topic.endswith(BY_USER):
             return records
         return [record for record in records if self._is_fresh(record)]
 
-    def _is_fresh(self, record: ConsumerRecord[bytes, bytes]) -> bool:
+    def _is_fresh(self, record: Record) -> bool:
         told = next((value for name, value in record.headers if name == ORIGIN), None)
         if told is None:
             return True

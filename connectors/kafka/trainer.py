@@ -39,11 +39,12 @@ from connectors.kafka.erasures import Erasures
 from connectors.kafka.learner_files import LearnerFiles
 from connectors.kafka.live_settings import Worker
 from connectors.kafka.metadata import partitions
+from connectors.kafka.records import RecordBatch
 from connectors.kafka.rekey import Origins
 from connectors.kafka.security import client_config
 from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.training import Task, Training
-from connectors.kafka.transport import RecordBatch, batch_agent, batch_app
+from connectors.kafka.transport import batch_agent, batch_app
 from connectors.summary import iso
 from pipeline.settings import Settings
 from pipeline.windows import Windows, WindowsState
@@ -164,7 +165,7 @@ class Gathering:
     async def _take(self, batch: RecordBatch, highwaters: Mapping[int, int | None]) -> None:
         source = f"{batch.topic}/{batch.partition}"
         origins = self._origins.setdefault(batch.partition, Origins())
-        records = origins.fresh(batch.records)
+        records = origins.fresh(batch.topic, batch.records)
         clicks, rejects = decode_records(records, source, self._settings.source)
         self.rejected += len(rejects)
         self._ends[batch.partition] = max(batch.end, self._ends.get(batch.partition, 0))
@@ -280,7 +281,6 @@ def _attach(app: faust.App, gathering: Gathering, training: Training) -> None:
         while not app.should_stop:
             await app.sleep(ERASE_SECONDS)
             try:
-                if not app.should_stop:
-                    await gathering.erase()
+                await gathering.erase()
             except BusError as error:
                 log.warning("cannot see who is to be erased: %s", error)

@@ -17,19 +17,18 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import faust
-import numpy as np
-from aiokafka import ConsumerRecord
+from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from faust.transport.drivers import TRANSPORTS, aiokafka
-from faust.types import TP
-from numpy.typing import NDArray
+from faust.types import TP, ConsumerMessage
 
+from connectors.kafka.records import Record, RecordBatch
 from connectors.kafka.security import SCHEME, faust_config
 from connectors.kafka.settings import Kafka
 
@@ -49,61 +48,6 @@ class Keeper(Protocol):
 
     def durable(self, tp: TP) -> int | None:
         """Return the offset that may be committed: what lies before it is in the state for good."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordBatch:
-    """What one fetch brought from one partition: n raw records, n > 0, in log order.
-
-    Offsets strictly increase but may leave gaps, where a topic was compacted or transactions ended.
-    """
-
-    topic: str
-    partition: int
-    records: list[ConsumerRecord[bytes, bytes]]
-    highwater: int
-    """The end of the partition when the batch was handed over: the offset of the next record."""
-    turn: int = 0
-    """The assignment that it was fetched under, see `Span.turn`."""
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    @property
-    def offsets(self) -> NDArray[np.int64]:
-        """The place of every record in its partition (n,)."""
-        return np.fromiter((record.offset for record in self.records), np.int64, len(self.records))
-
-    @property
-    def timestamps(self) -> NDArray[np.int64]:
-        """The bus's time of every record (n,), in milliseconds: not the event time."""
-        times = (record.timestamp for record in self.records)
-        return np.fromiter(times, np.int64, len(self.records))
-
-    @property
-    def keys(self) -> list[bytes | None]:
-        """The key of every record."""
-        return [record.key for record in self.records]
-
-    @property
-    def values(self) -> list[bytes | None]:
-        """The value of every record; None is a tombstone."""
-        return [record.value for record in self.records]
-
-    @property
-    def headers(self) -> list[Iterable[tuple[str, bytes]]]:
-        """The headers of every record."""
-        return [record.headers for record in self.records]
-
-    @property
-    def end(self) -> int:
-        """The offset at which to go on after this batch."""
-        return int(self.records[-1].offset) + 1
-
-    @property
-    def lag(self) -> int:
-        """How many offsets the partition goes on behind this batch."""
-        return max(0, self.highwater - self.end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +101,26 @@ class _Fetched:
     turn: int
 
 
+class _Parsed(PartitionRecords):  # type: ignore[misc]  # aiokafka ships no types for it
+    """Hands over records as parsed; the client would make another object of each, of 11 fields."""
+
+    def _consumer_record(self, _: TP, record: Record) -> Record:
+        return record
+
+
+class _Fetcher(Fetcher):  # type: ignore[misc]
+    """Fetches for the topics of batches without an object of the client's for each record."""
+
+    hands_over_batches: Callable[[str], bool]
+
+    async def _proc_fetch_request(self, *request: Any) -> Any:
+        has_news = await super()._proc_fetch_request(*request)
+        for tp, result in self._records.items():
+            if type(result) is FetchResult and self.hands_over_batches(tp.topic):
+                result._partition_records.__class__ = _Parsed  # noqa: SLF001  made deep inside
+        return has_news
+
+
 class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
     """Runs the client.
 
@@ -169,6 +133,13 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001  Faust has no setting for it
         return consumer
+
+    async def on_start(self) -> None:
+        """Start the client, and have it fetch in our way."""
+        await super().on_start()
+        fetcher: Any = self._ensure_consumer()._fetcher  # noqa: SLF001  made as the client starts
+        fetcher.__class__ = _Fetcher
+        fetcher.hands_over_batches = cast("Consumer", self.consumer).hands_over_batches
 
 
 class Consumer(aiokafka.Consumer):
@@ -199,7 +170,7 @@ class Consumer(aiokafka.Consumer):
         turn = self._turn
         fetched = await super()._getmany(active_partitions, timeout)
         return {
-            tp: [_Fetched(records, turn)] if self._hands_over_batches(tp.topic) else records
+            tp: [_Fetched(records, turn)] if self.hands_over_batches(tp.topic) else records
             for tp, records in fetched.items()
         }
 
@@ -207,11 +178,21 @@ class Consumer(aiokafka.Consumer):
         if not isinstance(record, _Fetched):
             return super()._to_message(tp, record)
         records = record.records
-        message: Any = super()._to_message(tp, records[-1])
-        message.key, message.headers = None, None
         highwater = self.highwater(tp)
-        message.value = RecordBatch(tp.topic, tp.partition, records, highwater, record.turn)
-        return message
+        batch: Any = RecordBatch(tp.topic, tp.partition, records, highwater, record.turn)
+        return ConsumerMessage(
+            topic=tp.topic,
+            partition=tp.partition,
+            offset=records[-1].offset,
+            timestamp=records[-1].timestamp / 1000,
+            timestamp_type=0,
+            headers=None,
+            key=None,
+            value=batch,
+            checksum=None,
+            tp=tp,
+            generation_id=self.app.consumer_generation_id,
+        )
 
     async def perform_seek(self) -> None:
         """Go to the committed offsets, and from there to where the states ask to begin.
@@ -280,11 +261,11 @@ class Consumer(aiokafka.Consumer):
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         # The distance between the ends of two batches is their length, not records missed.
-        if not self._hands_over_batches(tp.topic):
+        if not self.hands_over_batches(tp.topic):
             await super()._add_gap(tp, offset_from, offset_to)
 
     def _new_offset(self, tp: TP) -> int | None:
-        if not self._hands_over_batches(tp.topic):
+        if not self.hands_over_batches(tp.topic):
             return super()._new_offset(tp)
         acked = self._acked[tp]
         if not acked or self.app.crashed:
@@ -306,7 +287,8 @@ class Consumer(aiokafka.Consumer):
         schema = self._batch_schema(topic)
         return schema.keeper if schema else None
 
-    def _hands_over_batches(self, topic: str) -> bool:
+    def hands_over_batches(self, topic: str) -> bool:
+        """Tell whether a topic was made by `batch_topic`."""
         return self._batch_schema(topic) is not None
 
     def _batch_schema(self, topic: str) -> BatchSchema | None:

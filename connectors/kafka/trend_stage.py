@@ -17,11 +17,12 @@ from faust.types import TP
 from connectors.kafka.messages import Message, alert_message, forecast_message
 from connectors.kafka.partitions import PATIENCE, Stamp, first_offset, reopened
 from connectors.kafka.publisher import Publisher
+from connectors.kafka.records import RecordBatch
 from connectors.kafka.rollup_merge import MergeState, RollupMerge
 from connectors.kafka.security import client_config
 from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.topics import ROLLUPS
-from connectors.kafka.transport import RecordBatch, Span
+from connectors.kafka.transport import Span
 from connectors.prior_file import load_prior
 from connectors.store import CorruptStoreError, Store, StoreError, unpack
 from connectors.wire import WireError, decode_rollup

@@ -8,7 +8,7 @@ from clicks import DAY, clicks
 
 from connectors.interest_history import InterestHistory, read_history
 from pipeline.engine import Engine
-from pipeline.segments import TOP
+from pipeline.interest import TOP
 from pipeline.settings import Settings
 
 

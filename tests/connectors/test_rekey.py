@@ -32,7 +32,8 @@ def test_whatever_is_sent_again_every_record_counts_once(turns, cuts):
     records = [record(offset, origin) for offset, origin in enumerate(sent)]
     edges = [0, *sorted(min(cut, len(records)) for cut in cuts), len(records)]
     origins = Origins()
-    fresh = [r for a, b in zip(edges, edges[1:], strict=False) for r in origins.fresh(records[a:b])]
+    spans = zip(edges, edges[1:], strict=False)
+    fresh = [r for a, b in spans for r in origins.fresh("clicks-by-user", records[a:b])]
     told = [next(iter(r.headers))[1] for r in fresh]
     assert sorted(b"%d:%d" % at for at in set(sent)) == sorted(told)
     assert len(sent) - len(set(sent)) == origins.repeated
@@ -42,7 +43,7 @@ def test_whatever_is_sent_again_every_record_counts_once(turns, cuts):
 def test_without_an_origin_nothing_is_passed_over(topic):
     """Other topics and other producers' records are left alone."""
     records = [record(offset, (0, 0) if topic == "clicks" else None, topic) for offset in (3, 4)]
-    assert records == Origins().fresh(records)
+    assert records == Origins().fresh(topic, records)
 
 
 def test_samples_of_two_partitions_share_their_users():

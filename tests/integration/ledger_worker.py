@@ -10,8 +10,9 @@ from pathlib import Path
 import faust
 import msgspec
 
+from connectors.kafka.records import RecordBatch
 from connectors.kafka.settings import Kafka
-from connectors.kafka.transport import RecordBatch, batch_agent, batch_app
+from connectors.kafka.transport import batch_agent, batch_app
 
 
 def main() -> None:

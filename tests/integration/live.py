@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Self
 
 import msgspec
-import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from clicks import DAY, clicks
@@ -32,7 +31,8 @@ from connectors.store import Store
 from connectors.wire import decode_alert, decode_forecast, decode_profile
 from pipeline.engine import Engine, Progress
 from pipeline.events import CategoryForecast, Clicks, InterestProfile, SourcePosition
-from pipeline.interest import STATE, decode_into
+from pipeline.kernel import snapshot
+from pipeline.packing import decode
 from pipeline.prior import UNIFORM
 from pipeline.settings import Settings
 from pipeline.trends import Trends
@@ -328,7 +328,7 @@ class Offline:
         self.judged_until = self._merge.state.closed
 
     def _apply(self, engine: Engine, source: str, records: Records, stamp: Stamp) -> None:
-        fresh = stamp.origins.fresh(records)
+        fresh = stamp.origins.fresh(source.rpartition("/")[0], records)
         batch, rejects = decode_records(fresh, source, self._source)
         effects = engine.process(batch)
         self.alerts |= {alert.id: alert for alert in effects.alerts}
@@ -345,13 +345,10 @@ def stamp_of(store: Store) -> Stamp:
 
 def interests(store: Store, settings: Settings) -> dict[str, InterestProfile]:
     """Return what every user of a store wants."""
-    engine, state = Engine(settings, name=store.name), np.zeros(1, STATE)
-    found = {}
-    for user, data in store.states():
-        state[:] = np.zeros(1, STATE)
-        decode_into(state, 0, data)
-        found[user] = engine.profile(user, state[0])
-    return found
+    engine = Engine(settings, name=store.name)
+    return {
+        user: engine.profile(user, snapshot(decode([data])[0])) for user, data in store.states()
+    }
 
 
 def progress(data: bytes | None) -> Progress:

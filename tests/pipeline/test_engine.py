@@ -1,7 +1,6 @@
 import random
 
 import msgspec
-import numpy as np
 from clicks import DAY, clicks, shopper
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +8,7 @@ from msgspec.structs import replace
 
 from pipeline.engine import Counts, Engine, Progress
 from pipeline.events import AlertKind
-from pipeline.interest import STATE, decode_into
+from pipeline.packing import decode
 from pipeline.settings import from_toml
 from pipeline.trends import Trends
 
@@ -190,9 +189,7 @@ def test_a_user_who_was_silent_for_too_long_begins_anew():
         recorder = Recorder(settings=FORGETFUL)
         recorder.process(clicks(rows + [row | {"time": row["time"] + start} for row in rows]))
         recorder.commit()
-        state = np.zeros(1, STATE)
-        decode_into(state, 0, recorder.states["anna"])
-        assert events == state["events"][0]
+        assert events == decode([recorder.states["anna"]])["events"][0]
         ids = [alert.id for alert in recorder.alerts]
         assert len(ids) == len(set(ids)) > 1
     first, second = recorder.alerts[:1], recorder.alerts[len(recorder.alerts) // 2 :][:1]

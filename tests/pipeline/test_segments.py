@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.segments import DORMANT, NOBODY, TOP, Interests, moved_into, segments
+from pipeline.interest import TOP
+from pipeline.segments import DORMANT, NOBODY, Interests, moved_into, segments
 from pipeline.volume import WEEK
 
 DAY = WEEK // 7
