@@ -92,7 +92,8 @@ def _erase_when_asked(app: faust.App, interest: InterestStage) -> None:
         while not app.should_stop:
             await app.sleep(ERASE_SECONDS)
             try:
-                await interest.erase()
+                if not app.should_stop:
+                    await interest.erase()
             except (BusError, KafkaError) as error:
                 log.warning("cannot see who is to be erased: %s", error)
 

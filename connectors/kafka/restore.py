@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 LOG = "log"
 """Where store and changelog both bear the number of the changelog: one made anew has another."""
 _FOLLOWED = "followed"
+_AT_ONCE = 64 << 20
+"""Bytes of values that are taken in as one file."""
 
 
 class Followed(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,16 +138,23 @@ async def _seed(store: Store, changelog: Changelog) -> Followed:
 async def _follow(store: Store, changelog: Changelog, start: int) -> Followed:
     """Take over what the changelog bears from `start` on."""
     began, count, position = time.monotonic(), 0, start
+    waiting: dict[bytes, bytes | None] = {}
+    size = 0
     store.load_in_bulk(begin=True)
-    async for position, records in changelog.read(start):
+    async for position, records in changelog.read(start):  # noqa: B007  used after the loop
         count += len(records)
-        items = [(record.key, record.value) for record in records]
-        if not all(is_replicated(key) for key, _ in items):
-            raise BusError(
-                f"{changelog.name} bears records that are not driftline's, before offset "
-                f"{position}: who else writes to it? Delete the topic, and it begins anew"
-            )
-        await asyncio.to_thread(store.write, items, durable=False)
+        for record in records:
+            if not is_replicated(record.key):
+                raise BusError(
+                    f"{changelog.name} bears records that are not driftline's, at offset "
+                    f"{record.offset}: who else writes to it? Delete the topic, and it begins anew"
+                )
+            waiting[record.key] = record.value
+            size += len(record.value or b"")
+        if size > _AT_ONCE:
+            await asyncio.to_thread(store.take_in, waiting)
+            waiting, size = {}, 0
+    await asyncio.to_thread(store.write, waiting.items(), durable=False)
     store.load_in_bulk(begin=False)
     number = store.get(LOG)
     followed = Followed.now(number.decode() if number else uuid.uuid4().hex, position)

@@ -281,6 +281,7 @@ def _attach(app: faust.App, gathering: Gathering, training: Training) -> None:
         while not app.should_stop:
             await app.sleep(ERASE_SECONDS)
             try:
-                await gathering.erase()
+                if not app.should_stop:
+                    await gathering.erase()
             except BusError as error:
                 log.warning("cannot see who is to be erased: %s", error)

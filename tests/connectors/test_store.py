@@ -42,6 +42,30 @@ def test_users_are_looked_at_in_turn(tmp_path):
         assert [] == store.after("é", 9)
 
 
+def test_what_is_taken_in_at_once_stands_over_what_was_there(tmp_path):
+    """In one file: new states, others in place of old ones, and deletions; then writes go on."""
+    with Store(tmp_path / "db") as store:
+        store.commit(changes([("anna", b"1"), ("ben", b"1"), ("carl", b"1")]), {})
+        store.take_in({b"szoe": b"2", b"sanna": b"2", b"sben": None, b"snobody": None})
+        assert [b"2", None, b"1", b"2"] == store.load(["anna", "ben", "carl", "zoe"])
+        store.take_in({b"sanna": b"3"})
+        store.commit(changes([("zoe", b"4")]), {})
+    with Store(tmp_path / "db") as store:
+        assert [("anna", b"3"), ("carl", b"1"), ("zoe", b"4")] == list(store.states())
+
+
+def test_a_store_in_use_is_read_beside_whoever_writes(tmp_path):
+    """As it was when it was opened; nothing can be written."""
+    with Store(tmp_path / "db") as store:
+        store.commit(changes([("anna", b"1")]), {})
+        with Store(tmp_path / "db", read_only=True) as other:
+            assert [b"1"] == other.load(["anna"])
+            with pytest.raises(StoreError, match="cannot write"):
+                other.commit(changes([("anna", b"2")]), {})
+    with pytest.raises(StoreError, match="cannot open"):
+        Store(tmp_path / "none", read_only=True)
+
+
 def test_a_store_in_use_is_refused(tmp_path):
     """Two processes never write to one store."""
     with Store(tmp_path / "db"), pytest.raises(StoreError, match="cannot open the state store"):
