@@ -95,7 +95,7 @@ ROOM_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
-    """Records on their way from the client, and the turn that they were asked for in."""
+    """Records on their way from the client, and the turn that they were taken in."""
 
     records: list[Any]
     turn: int
@@ -141,13 +141,28 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         fetcher.__class__ = _Fetcher
         fetcher.hands_over_batches = cast("Consumer", self.consumer).hands_over_batches
 
+    async def _fetch_records(self, *request: Any, **limits: Any) -> Any:
+        """Take what was fetched, and note the turn in which it was taken.
+
+        A request that began before a rebalance may be answered after it, from where the new turn
+        begins to read: were that taken for the old turn's, nobody would read it again.
+        """
+        fetched = await super()._fetch_records(*request, **limits)
+        consumer = cast("Consumer", self.consumer)
+        return {
+            tp: [_Fetched(records, consumer.turn)]
+            if consumer.hands_over_batches(tp.topic)
+            else records
+            for tp, records in fetched.items()
+        }
+
 
 class Consumer(aiokafka.Consumer):
     """Fetches as Faust's consumer does, and hands over batches where a topic asks for them."""
 
     _ours: frozenset[TP] = frozenset()
     """The partitions assigned; none once they have been given away."""
-    _turn: int = 0
+    turn: int = 0
     """Counts assignments and revocations."""
 
     def _new_consumer_thread(self) -> ConsumerThread:
@@ -165,14 +180,6 @@ class Consumer(aiokafka.Consumer):
                 await asyncio.sleep(ROOM_SECONDS)
                 return {}, set()
         return await super()._wait_next_records(timeout)
-
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 (Faust's signature)
-        turn = self._turn
-        fetched = await super()._getmany(active_partitions, timeout)
-        return {
-            tp: [_Fetched(records, turn)] if self.hands_over_batches(tp.topic) else records
-            for tp, records in fetched.items()
-        }
 
     def _to_message(self, tp: TP, record: Any) -> Any:
         if not isinstance(record, _Fetched):
@@ -204,12 +211,12 @@ class Consumer(aiokafka.Consumer):
         kept = [tp for tp in self._ours if self._keeper_of(tp.topic)]
         if not kept:
             return
-        turn = self._turn
+        turn = self.turn
         earliest = await self.earliest_offsets(*kept)
         ends = await self.highwaters(*kept)
         begun = []
         for tp in kept:
-            if turn == self._turn:  # else a rebalance has begun
+            if turn == self.turn:  # else a rebalance has begun
                 committed = self._committed_offset[tp] or 0
                 span = Span(tp.topic, tp.partition, earliest[tp], ends[tp], committed, turn)
                 self.pause_partitions([tp])
@@ -221,7 +228,7 @@ class Consumer(aiokafka.Consumer):
         keeper = self._keeper_of(tp.topic)
         try:
             start = await keeper.begin(span) if keeper else span.committed
-            if span.turn != self._turn:
+            if span.turn != self.turn:
                 return
             await self.seek_wait({tp: start})
             # A crash came between the state and the commit. Where nothing more comes, no batch
@@ -230,15 +237,15 @@ class Consumer(aiokafka.Consumer):
                 await self._commit({tp: start})
                 self._committed_offset[tp] = start
         except Exception as error:  # noqa: BLE001  whatever it is, the partition cannot be read
-            if span.turn == self._turn:
+            if span.turn == self.turn:
                 await self.app.crash(error)
         else:
-            if span.turn == self._turn:
+            if span.turn == self.turn:
                 self.resume_partitions([tp])
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Have the states made durable and commit, before Faust forgets what was acknowledged."""
-        self._turn += 1
+        self.turn += 1
         for keeper in {self._keeper_of(tp.topic) for tp in revoked} - {None}:
             if keeper:
                 await keeper.release(revoked)
@@ -251,7 +258,7 @@ class Consumer(aiokafka.Consumer):
         for tp in assigned:
             self._acked.pop(tp, None)
             self._acked_index.pop(tp, None)
-        self._turn += 1
+        self.turn += 1
         self._ours = frozenset(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
 

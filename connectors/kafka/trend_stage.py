@@ -145,8 +145,9 @@ class TrendStage:
             except (BusError, KafkaError, StoreError) as error:
                 if self._leaving:
                     raise _LeavingError from error
-                self._trouble = str(error)
-                log.error("%s stands still until this is mended: %s", ROLLUPS, error)  # noqa: TRY400
+                silent = "no answer from the brokers: " if isinstance(error, KafkaError) else ""
+                self._trouble = f"{silent}{error}"
+                log.error("%s stands still until this is mended: %s", ROLLUPS, self._trouble)  # noqa: TRY400
             await self._publisher.close()
             await asyncio.sleep(PATIENCE)
 
