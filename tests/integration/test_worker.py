@@ -174,7 +174,10 @@ def test_a_named_worker_keeps_its_partitions_over_a_restart(bootstrap, admin, tm
         def assigned():
             return log.read_text().count("Executing _on_partitions_assigned")
 
-        live.wait(lambda: "clicks-" in str(list((tmp_path / "named").glob("*"))), "shared out")
+        def has_some(name):
+            return any((tmp_path / name).glob("*clicks-*"))
+
+        live.wait(lambda: has_some("named") and has_some("other"), "shared out")
         live.wait_read()
         before = assigned()
         for end in (signal.SIGKILL, signal.SIGTERM):

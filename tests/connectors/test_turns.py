@@ -1,0 +1,26 @@
+"""Records are told apart by the turn in which they were taken."""
+
+import asyncio
+from types import SimpleNamespace
+
+from faust.transport.drivers import aiokafka
+from faust.types import TP
+
+from connectors.kafka.transport import ConsumerThread
+
+
+def test_a_request_answered_after_a_rebalance_is_of_the_new_turn(monkeypatch):
+    """Asked for in turn 1 and taken in turn 2, it begins where turn 2 reads: nobody else has it."""
+    consumer = SimpleNamespace(turn=1, hands_over_batches=lambda topic: topic == "clicks")
+
+    async def answer(*_, **__):
+        consumer.turn = 2  # a rebalance, while the request waits
+        return {TP("clicks", 0): ["a record"], TP("other", 0): ["another"]}
+
+    monkeypatch.setattr(aiokafka.AIOKafkaConsumerThread, "_fetch_records", answer)
+    thread = object.__new__(ConsumerThread)
+    thread.consumer = consumer
+    found = asyncio.run(thread._fetch_records(None, set(), timeout=1.0))
+    [taken] = found[TP("clicks", 0)]
+    assert (["a record"], 2) == (taken.records, taken.turn)
+    assert ["another"] == found[TP("other", 0)]
