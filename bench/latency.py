@@ -47,9 +47,8 @@ def times(kafka: Kafka, topic: str) -> dict[tuple[str, int], tuple[int, bytes]]:
     found = {}
     with TopicReader(kafka, topic) as reader:
         for number in reader.partitions:
-            while records := reader.next(number):
-                for record in records:
-                    found[f"{topic}/{number}", record.offset] = (record.timestamp, record.value)
+            for record in reader.records(number):
+                found[f"{topic}/{number}", record.offset] = (record.timestamp, record.value)
     return found
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+from aiokafka import ConsumerRecord
+
 from connectors.kafka.messages import ALERTS
-from connectors.kafka.reading import Records, TopicReader
+from connectors.kafka.reading import TopicReader
 from connectors.kafka.settings import Kafka
 from connectors.wire import WireError, decode_alert
 from pipeline.events import AlertKind, DriftAlert
@@ -28,17 +30,16 @@ def bus_alerts(kafka: Kafka, *, follow: bool = False) -> Iterator[DriftAlert]:
     """
     known: set[str] = set()
     with TopicReader(kafka, kafka.topic_prefix + ALERTS) as reader:
-        for records in _fetched(reader, follow=follow):
-            for record in records:
-                try:
-                    alert = decode_alert(record.value or b"")
-                except WireError as error:
-                    at = (record.topic, record.partition, record.offset)
-                    log.warning("%s/%d, offset %d: %s; passed over", *at, error)
-                    continue
-                if alert.id not in known:
-                    known.add(alert.id)
-                    yield alert
+        for record in _records(reader, follow=follow):
+            try:
+                alert = decode_alert(record.value or b"")
+            except WireError as error:
+                at = (record.topic, record.partition, record.offset)
+                log.warning("%s/%d, offset %d: %s; passed over", *at, error)
+                continue
+            if alert.id not in known:
+                known.add(alert.id)
+                yield alert
 
 
 def population_shifts(kafka: Kafka) -> list[DriftAlert]:
@@ -46,9 +47,9 @@ def population_shifts(kafka: Kafka) -> list[DriftAlert]:
     return [alert for alert in bus_alerts(kafka) if alert.kind == AlertKind.POPULATION_SHIFT]
 
 
-def _fetched(reader: TopicReader, *, follow: bool) -> Iterator[Records]:
+def _records(reader: TopicReader, *, follow: bool) -> Iterator[ConsumerRecord[bytes, bytes]]:
     for partition in reader.partitions:
-        while records := reader.next(partition):
-            yield records
+        yield from reader.records(partition)
     if follow:
-        yield from (records for _, records in reader.follow())
+        for _, records in reader.follow():
+            yield from records

@@ -51,7 +51,7 @@ def traces(kafka: Kafka, user: str, *, data: Path, learner: Path) -> Iterator[Tr
     """
     yield from _kept_by_key(kafka, changelog_name(kafka), state_key(user))
     yield from _kept_by_key(kafka, kafka.topic_prefix + PROFILES, user.encode())
-    for path in found(data) if data.exists() and _has_stores(data) else []:
+    for path in _stores(data):
         with Store(path, read_only=True) as store:
             yield Trace(
                 str(path), sum(state is not None for state in store.load([user])), ours=True
@@ -61,12 +61,11 @@ def traces(kafka: Kafka, user: str, *, data: Path, learner: Path) -> Iterator[Tr
     yield from _not_ours(kafka, user)
 
 
-def _has_stores(data: Path) -> bool:
+def _stores(data: Path) -> list[Path]:
     try:
-        found(data)
-    except StoreError:
-        return False
-    return True
+        return found(data)
+    except StoreError:  # a machine without a worker
+        return []
 
 
 def _kept_by_key(kafka: Kafka, topic: str, key: bytes) -> Iterator[Trace]:
@@ -75,7 +74,7 @@ def _kept_by_key(kafka: Kafka, topic: str, key: bytes) -> Iterator[Trace]:
     older: Counter[int] = Counter()
     with TopicReader(kafka, topic) as reader:
         for partition in reader.partitions:
-            for record in _all(reader, partition):
+            for record in reader.records(partition):
                 if record.key == key:
                     older[partition] += record.value is not None
                     newest[partition] = record.value
@@ -128,12 +127,7 @@ def _not_ours(kafka: Kafka, user: str) -> Iterator[Trace]:
             count = sum(
                 wanted(record)
                 for partition in reader.partitions
-                for record in _all(reader, partition)
+                for record in reader.records(partition)
             )
         if count:
             yield Trace(f"topic {topic}", count, ours=False, note=note)
-
-
-def _all(reader: TopicReader, partition: int) -> Iterator[Record]:
-    while records := reader.next(partition):
-        yield from records

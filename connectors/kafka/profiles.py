@@ -29,17 +29,16 @@ def bus_interests(kafka: Kafka) -> Interests:
     found: dict[bytes, list[InterestProfile]] = {}
     with TopicReader(kafka, kafka.topic_prefix + PROFILES) as reader:
         for partition in reader.partitions:
-            while records := reader.next(partition):
-                for record in records:
-                    key = record.key or b""
-                    if record.value is None:
-                        found.pop(key, None)
-                        continue
-                    try:
-                        found.setdefault(key, []).append(decode_profile(record.value))
-                    except WireError as error:
-                        at = (record.topic, record.partition, record.offset)
-                        log.warning("%s/%d, offset %d: %s; passed over", *at, error)
+            for record in reader.records(partition):
+                key = record.key or b""
+                if record.value is None:
+                    found.pop(key, None)
+                    continue
+                try:
+                    found.setdefault(key, []).append(decode_profile(record.value))
+                except WireError as error:
+                    at = (record.topic, record.partition, record.offset)
+                    log.warning("%s/%d, offset %d: %s; passed over", *at, error)
     profiles = [profile for of_user in found.values() for profile in of_user]
     return interests_of(
         pa.table(

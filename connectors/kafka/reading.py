@@ -55,6 +55,11 @@ class TopicReader:
                 return records
         return []
 
+    def records(self, partition: int) -> Iterator[ConsumerRecord[bytes, bytes]]:
+        """Yield the records of a partition, in order, to its end."""
+        while records := self.next(partition):
+            yield from records
+
     def follow(self) -> Iterator[tuple[int, Records]]:
         """Wait for what comes, of all partitions; never ends."""
         while True:

@@ -212,7 +212,8 @@ rekey = {str(rekey).lower()}
 
     def records(self, topic: str) -> list[ConsumerRecord]:
         """Return all that stands on a topic, each partition in order."""
-        return asyncio.run(self._records(self.topic(topic)))
+        with TopicReader(self.kafka, self.topic(topic)) as reader:
+            return [record for number in reader.partitions for record in reader.records(number)]
 
     def ends(self, topic: str) -> dict[int, int]:
         """Return where the partitions of a topic end."""
@@ -229,20 +230,6 @@ rekey = {str(rekey).lower()}
     def _partitions(self, topic: str) -> list[TopicPartition]:
         found = self.admin.describe_topics([self.topic(topic)])[0]["partitions"]
         return [TopicPartition(self.topic(topic), p["partition_index"]) for p in found]
-
-    async def _records(self, topic: str) -> list[ConsumerRecord]:
-        partitions = self._partitions(topic.removeprefix(self.kafka.topic_prefix))
-        found: list[ConsumerRecord] = []
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.kafka.bootstrap_servers, auto_offset_reset="earliest"
-        )
-        async with consumer:
-            consumer.assign(partitions)
-            ends = await consumer.end_offsets(partitions)
-            while any([await consumer.position(tp) < end for tp, end in ends.items()]):
-                for records in (await consumer.getmany(timeout_ms=500)).values():
-                    found += records
-        return sorted(found, key=lambda record: (record.partition, record.offset))
 
     def alerts(self, *, of_users: bool) -> dict[str, object]:
         """Return what was alerted by id; a twin must have the same content."""
