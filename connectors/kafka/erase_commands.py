@@ -96,14 +96,13 @@ def _tell_learner(erasures: Erasures, request: Request) -> None:
 
 async def _answered(kafka: Kafka, request: Request, wait: float) -> tuple[list[str], Erasures]:
     """Wait for receipts of all partitions; return which are lacking, and what the topic says."""
-    from connectors.kafka.erasures import Erasures, missing
+    from connectors.kafka.erasures import Erasures
 
     erasures, until = Erasures(kafka), time.monotonic() + wait
     try:
         while True:
             await erasures.refresh()
-            receipts = [r for r in erasures.receipts.values() if r.user == request.user]
-            lacking = missing(request, receipts, kafka.clicks)
+            lacking = erasures.missing(request)
             if not lacking or time.monotonic() > until:
                 return lacking, erasures
             await asyncio.sleep(_POLL_SECONDS)
@@ -123,12 +122,9 @@ def _verify(kafka: Kafka, user: str, data: Path, learner: Path) -> None:
     if request is None:
         _say(f"Nobody has asked for {user} to be erased: `driftline erase {user}` does.")
     else:
-        from connectors.kafka.erasures import missing
-
-        receipts = [r for r in erasures.receipts.values() if r.user == user]
         rows += [
             (f"{name} has not answered yet", 1, True, "is a worker running?")
-            for name in missing(request, receipts, kafka.clicks)
+            for name in erasures.missing(request)
         ]
         _tell_learner(erasures, request)
     _finish(rows)

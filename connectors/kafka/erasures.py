@@ -7,8 +7,10 @@ Workers and the learner answer with a receipt each; requests and receipts are ke
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -27,7 +29,11 @@ from pipeline.events import SCHEMA_VERSION, Clicks
 
 LEARNER = "learner"
 """Who signs the learner's receipts."""
+LOOK_SECONDS = 2.0
+"""Between two looks at who is to be erased."""
 _WAIT_MS = 200
+
+log = logging.getLogger(__name__)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="request"):
@@ -112,6 +118,16 @@ class Erasures:
         """Return the newest request to erase a user."""
         return self._requests[user][1] if user in self._requests else None
 
+    def missing(self, request: Request) -> list[str]:
+        """Return which partitions of the click topic have not taken a request on."""
+        names = [f"{self._kafka.clicks}/{partition}" for partition in sorted(request.ends)]
+        receipts = {name: self.receipts.get((request.user, name)) for name in names}
+        return [
+            name
+            for name, receipt in receipts.items()
+            if receipt is None or receipt.asked < request.asked
+        ]
+
     def since(self, offset: int) -> list[tuple[int, Request]]:
         """Return the requests at an offset and behind it, in order, with their offsets."""
         found = [(at, request) for at, request in self._requests.values() if at >= offset]
@@ -156,6 +172,17 @@ class Erasures:
             self.receipts[said.user, said.by] = said
 
 
+async def erase_when_asked(app: Any, erase: Callable[[], Awaitable[None]]) -> None:
+    """Call `erase` now and then, until a Faust app stops."""
+    while not app.should_stop:
+        await app.sleep(LOOK_SECONDS)
+        try:
+            if not app.should_stop:
+                await erase()
+        except (BusError, KafkaError) as error:
+            log.warning("cannot see who is to be erased: %s", error)
+
+
 async def ask(kafka: Kafka, user: str) -> Request:
     """Ask for a user to be erased, with all clicks that are on the click topic by now.
 
@@ -178,9 +205,3 @@ async def ask(kafka: Kafka, user: str) -> Request:
     finally:
         await publisher.close()
     return request
-
-
-def missing(request: Request, receipts: Iterable[Receipt], topic: str) -> list[str]:
-    """Return which partitions of the click topic have not taken a request on."""
-    done = {receipt.by for receipt in receipts if receipt.asked >= request.asked}
-    return [name for name in (f"{topic}/{at}" for at in sorted(request.ends)) if name not in done]

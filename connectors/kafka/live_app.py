@@ -9,6 +9,7 @@ from typing import Any
 import faust
 from aiokafka.errors import KafkaError
 
+from connectors.kafka.erasures import erase_when_asked
 from connectors.kafka.interest_stage import InterestStage
 from connectors.kafka.keying import EVERY_SECONDS, KeyWatch
 from connectors.kafka.live_settings import Worker
@@ -19,9 +20,6 @@ from connectors.kafka.topics import ROLLUPS
 from connectors.kafka.transport import batch_agent, batch_app
 from connectors.kafka.trend_stage import TrendStage
 from pipeline.settings import Settings
-
-ERASE_SECONDS = 2.0
-"""Between two looks at who is to be erased."""
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +60,11 @@ def live_app(settings: Settings, kafka: Kafka, worker: Worker) -> faust.App:
     async def rollups(batch: RecordBatch) -> None:
         await trends.handle(batch)
 
+    @app.task  # type: ignore[untyped-decorator]  # Faust ships no types
+    async def erase() -> None:
+        await erase_when_asked(app, interest.erase)
+
     _attend(app, interest, trends, worker, rekeying)
-    _erase_when_asked(app, interest)
     if not kafka.rekey:
         _watch_keys(app, interest, trends, KeyWatch(settings.source, kafka))
     return app
@@ -84,18 +85,6 @@ def _watch_keys(
                 except (BusError, KafkaError) as error:
                     log.warning("cannot look at the keys of %s now: %s", keys.topic, error)
             await app.sleep(EVERY_SECONDS if trends.here else 1.0)
-
-
-def _erase_when_asked(app: faust.App, interest: InterestStage) -> None:
-    @app.task  # type: ignore[untyped-decorator]  # Faust ships no types
-    async def erase() -> None:
-        while not app.should_stop:
-            await app.sleep(ERASE_SECONDS)
-            try:
-                if not app.should_stop:
-                    await interest.erase()
-            except (BusError, KafkaError) as error:
-                log.warning("cannot see who is to be erased: %s", error)
 
 
 def _attend(

@@ -35,7 +35,7 @@ from aiokafka.errors import CommitFailedError, KafkaError, UnknownMemberIdError
 from msgspec.structs import replace
 
 from connectors.kafka.decoding import decode_records
-from connectors.kafka.erasures import Erasures
+from connectors.kafka.erasures import Erasures, erase_when_asked
 from connectors.kafka.learner_files import LearnerFiles
 from connectors.kafka.live_settings import Worker
 from connectors.kafka.metadata import partitions
@@ -51,9 +51,6 @@ from pipeline.windows import Windows, WindowsState
 
 WAITING = 4
 """Closed windows that wait for training, at most, the one that is being learnt included."""
-
-ERASE_SECONDS = 2.0
-"""Between two looks at who is to be erased."""
 
 _WEEK = 7 * 86_400.0
 _RETRY_SECONDS = 1.0
@@ -278,10 +275,4 @@ def _attach(app: faust.App, gathering: Gathering, training: Training) -> None:
 
     @app.task  # type: ignore[untyped-decorator]
     async def erase() -> None:
-        while not app.should_stop:
-            await app.sleep(ERASE_SECONDS)
-            try:
-                if not app.should_stop:
-                    await gathering.erase()
-            except BusError as error:
-                log.warning("cannot see who is to be erased: %s", error)
+        await erase_when_asked(app, gathering.erase)
