@@ -36,7 +36,7 @@ MAX_RECORD = 1 << 20
 EXCERPT = 500
 """How much of a rejected record is kept in a file of rejects."""
 
-_Message = TypeVar("_Message", DriftAlert, InterestProfile, CategoryForecast, "_VersionedRollup")
+_Message = TypeVar("_Message")
 
 
 class WireError(ValueError):
@@ -179,7 +179,7 @@ def decode_alert(data: bytes) -> DriftAlert:
     Raises:
         WireError: the bytes are no alert of a schema version that this release reads.
     """
-    return _decode(data, DriftAlert)
+    return decode_versioned(data, DriftAlert)
 
 
 def encode_profile(profile: InterestProfile) -> bytes:
@@ -193,7 +193,7 @@ def decode_profile(data: bytes) -> InterestProfile:
     Raises:
         WireError: the bytes are no profile of a schema version that this release reads.
     """
-    return _decode(data, InterestProfile)
+    return decode_versioned(data, InterestProfile)
 
 
 def encode_forecast(forecast: CategoryForecast) -> bytes:
@@ -207,7 +207,7 @@ def decode_forecast(data: bytes) -> CategoryForecast:
     Raises:
         WireError: the bytes are no forecast of a schema version that this release reads.
     """
-    return _decode(data, CategoryForecast)
+    return decode_versioned(data, CategoryForecast)
 
 
 def encode_rollup(rollup: Rollup) -> bytes:
@@ -221,7 +221,7 @@ def decode_rollup(data: bytes) -> Rollup:
     Raises:
         WireError: the bytes are no rollup of a schema version that this release reads.
     """
-    rollup = _decode(data, _VersionedRollup).rollup
+    rollup = decode_versioned(data, _VersionedRollup).rollup
     places = range(len(rollup.counts))
     if any(place not in places for met in rollup.users.values() for place in met):
         raise WireError("a Rollup whose users have met categories that it does not count")
@@ -250,7 +250,12 @@ def excerpt(record: bytes) -> bytes:
     )
 
 
-def _decode(data: bytes, kind: type[_Message]) -> _Message:
+def decode_versioned(data: bytes, kind: type[_Message]) -> _Message:
+    """Read a message that bears its schema version.
+
+    Raises:
+        WireError: the bytes are no such message of a schema version that this release reads.
+    """
     try:
         version = msgspec.json.decode(data, type=_Versioned).schema
         if version != SCHEMA_VERSION:

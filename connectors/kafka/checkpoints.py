@@ -36,6 +36,7 @@ from connectors.kafka.publisher import Publisher
 from connectors.kafka.security import client_config
 from connectors.kafka.settings import BusError, Kafka
 from connectors.learning import MODEL_NAME, Lesson
+from connectors.wire import WireError, decode_versioned
 from learners import checkpoint
 from learners.checkpoint import Checkpoint, CheckpointError, Manifest
 from learners.report import Report
@@ -88,10 +89,6 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _Ours = TypeVar("_Ours", Learned, Champion)
-
-
-class _Versioned(msgspec.Struct):
-    schema: int
 
 
 def topic(kafka: Kafka) -> str:
@@ -155,15 +152,9 @@ def decode(data: bytes, kind: type[_Ours]) -> _Ours:
         CheckpointError: the bytes are no such message, or one of a newer release.
     """
     try:
-        version = msgspec.json.decode(data, type=_Versioned).schema
-        if version != SCHEMA_VERSION:
-            raise CheckpointError(
-                f"a {kind.__name__} of schema version {version}: this release reads version "
-                f"{SCHEMA_VERSION}; use the release that wrote it, or a newer one"
-            )
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise CheckpointError(f"not a {kind.__name__} in JSON: {error}") from None
+        return decode_versioned(data, kind)
+    except WireError as error:
+        raise CheckpointError(str(error)) from None
 
 
 async def tell_rollback(kafka: Kafka, *, former: str, now: str) -> None:
