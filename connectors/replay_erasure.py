@@ -15,7 +15,7 @@ from connectors.interest_history import FOLDER
 from connectors.log import write_atomically
 from connectors.report import write_report
 from connectors.run_error import RunError
-from connectors.store import Store, state_key, unpack
+from connectors.store import Store, meta_key, state_key, unpack
 from connectors.traces import learner_traces
 from pipeline.settings import Settings
 from pipeline.symbols import symbol
@@ -56,10 +56,9 @@ def erase_replay(out: Path, user: str, settings: Settings) -> list[str]:
             _rewrite_table(path, user)
         for name, keep in _LINES.items():
             _rewrite_lines(out / name, user, keep)
-        lengths = {name: (out / name).stat().st_size for name in committed.lengths}
-        committed.lengths = lengths
-        store.write([(state_key(user), None)])
-        store.write([(b"m/committed", msgspec.msgpack.encode(committed))])
+        committed.lengths = {name: (out / name).stat().st_size for name in committed.lengths}
+        packed = msgspec.msgpack.encode(committed)
+        store.write([(state_key(user), None), (meta_key("committed"), packed)])
         store.compact()
         if stage:
             stage.erase_trace(user)

@@ -214,15 +214,13 @@ class Engine:
             gone=erased + gone,
         )
 
-    def erase(self, user: str) -> bool:
-        """Forget a user; say whether there was anything to forget. `changes` then tells the store.
+    def erase(self, user: str) -> None:
+        """Forget a user; `changes` then tells the store. An event after that begins a new history.
 
-        An event after that begins a new history.
+        There is nothing to tell of a user who was never seen.
         """
-        known = self._hot.forget(user) or self._load([user])[0] is not None
-        if known:
+        if self._hot.forget(user) or self._load([user])[0] is not None:
             self._erased.append(user)
-        return known
 
     def profile(self, user: str, snapshot: np.void) -> InterestProfile:
         """Return what a user wants, as a snapshot of the state has it (`kernel.snapshot`)."""
@@ -236,10 +234,11 @@ class Engine:
     def _gone(self, stored: Sequence[tuple[str, bytes]]) -> list[str]:
         times = decode([state for _, state in stored])["time"].tolist()
         at_hand = [self._hot.newest(user) for user, _ in stored]
+        expiry = self.expiry
         return [
             user
             for (user, _), time, newest in zip(stored, times, at_hand, strict=True)
-            if (time if newest is None else newest) < self.expiry
+            if (time if newest is None else newest) < expiry
         ]
 
     def _expiries(self, clicks: Clicks) -> NDArray[np.int64]:
