@@ -24,6 +24,7 @@ from connectors.kafka.publisher import Publisher
 from connectors.kafka.security import client_config
 from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.topics import ERASURES
+from connectors.store import StoreError
 from connectors.wire import WireError
 from pipeline.events import SCHEMA_VERSION, Clicks
 
@@ -179,8 +180,8 @@ async def erase_when_asked(app: Any, erase: Callable[[], Awaitable[None]]) -> No
         try:
             if not app.should_stop:
                 await erase()
-        except (BusError, KafkaError) as error:
-            log.warning("cannot see who is to be erased: %s", error)
+        except (BusError, KafkaError, StoreError) as error:
+            log.warning("cannot erase now who is to be erased: %s", error)
 
 
 async def ask(kafka: Kafka, user: str) -> Request:

@@ -13,6 +13,7 @@ from faust.types import TP
 
 from connectors.kafka.changelog import Changelog, FencedError
 from connectors.kafka.erasures import Erasures
+from connectors.kafka.left_behind import erase_from, left_behind
 from connectors.kafka.live_settings import Worker
 from connectors.kafka.messages import Message
 from connectors.kafka.metrics import Metrics
@@ -55,6 +56,7 @@ class InterestStage:
         self._turns: dict[TP, int] = {}
         self._opening: dict[TP, asyncio.Lock] = {}
         self._durable: dict[TP, int] = {}
+        self._cleaned: dict[TP, int] = {}
         self._beaten = time.monotonic()
         self.further_troubles: Callable[[], list[str]] = list
         """Says what stands still beside the partitions."""
@@ -75,6 +77,7 @@ class InterestStage:
             async with partition.turn:
                 start = partition.begin(span)
             self._partitions[tp] = partition
+            self._cleaned.pop(tp, None)
             self._turns[tp] = span.turn
             self._durable[tp] = partition.durable
         return start
@@ -133,10 +136,11 @@ class InterestStage:
                         _lose(partition, error)
 
     async def erase(self) -> None:
-        """Erase the users that this was asked for, from all partitions that are here.
+        """Erase the users that this was asked for, from all that is here.
 
         Raises:
             BusError: no broker answers, or the topic of erasures is not there.
+            StoreError: a store that a partition left behind cannot be opened or written.
         """
         async with self._asking:
             await self._erasures.refresh()
@@ -147,6 +151,7 @@ class InterestStage:
                         await self._flush(tp, partition)
                     except FencedError as error:
                         _lose(partition, error)
+        await self._clean_left_behind()
 
     async def release(self, revoked: set[TP]) -> None:
         """Flush and close the states of partitions that go elsewhere."""
@@ -179,6 +184,18 @@ class InterestStage:
         opening = [f"{tp.topic}/{tp.partition}" for tp in self._opening if self._is_opening(tp)]
         told += [f"{source}: its state is being restored" for source in opening]
         return self.sickness() + told + self.further_troubles()
+
+    async def _clean_left_behind(self) -> None:
+        """Erase users from stores of partitions that are elsewhere, which nobody else would do."""
+        for tp, path in left_behind(Path(self._worker.data), self._kafka.clicks):
+            requests = self._erasures.since(self._cleaned.get(tp, 0))
+            if not requests or tp in self._partitions:
+                continue
+            async with self._opening.setdefault(tp, asyncio.Lock()):
+                if tp not in self._partitions:
+                    users = [request.user for _, request in requests]
+                    await asyncio.to_thread(erase_from, path, users)
+                    self._cleaned[tp] = self._erasures.next
 
     def _is_opening(self, tp: TP) -> bool:
         return self._opening[tp].locked() and tp not in self._partitions

@@ -78,10 +78,15 @@ async def open_state(path: Path, changelog: Changelog) -> tuple[Store, Followed]
 
 def set_aside(path: Path, error: CorruptStoreError) -> None:
     """Move a damaged store out of the way, for who wants to look into it; one is kept."""
-    aside = path.with_name(f"{path.name}.damaged")
-    shutil.rmtree(aside, ignore_errors=True)
-    path.rename(aside)
-    log.error("%s; it is rebuilt from the changelog, and what was there is now %s", error, aside)
+    there = aside(path)
+    shutil.rmtree(there, ignore_errors=True)
+    path.rename(there)
+    log.error("%s; it is rebuilt from the changelog, and what was there is now %s", error, there)
+
+
+def aside(path: Path) -> Path:
+    """Return where a damaged store goes."""
+    return path.with_name(f"{path.name}.damaged")
 
 
 def _open(path: Path) -> Store:

@@ -100,3 +100,22 @@ def test_a_worker_that_lags_behind_passes_over_what_was_to_be_erased(bootstrap, 
         counts = [known.counts for _, known, _ in states.values()]
         accounted = sum(c.applied + c.late + c.duplicates for c in counts)
         assert len(batch) == accounted + sum(stamp.passed_over for stamp in stamps)
+
+
+def test_a_store_whose_partition_went_elsewhere_forgets_the_user(bootstrap, admin, tmp_path):
+    """Nobody follows it any more, and it may be years before the partition comes back."""
+    batch = shopping(8, days=6, seed=6)
+    with Live(bootstrap, admin, tmp_path) as live:
+        live.produce(batch)
+        live.start("former")
+        live.wait_read()
+        live.stop()
+        live.start("present")
+        live.wait_read()
+        asyncio.run(ask(live.kafka, GONE))
+        live.wait(lambda: 4 == len(receipts(live)), "receipts of all partitions")
+        code, told = erase(live, "--verify")
+        assert REMAINS == code
+        assert str(tmp_path / "former") in told
+        live.start("former")
+        live.wait(lambda: 0 == erase(live, "--verify")[0], "a clean disk")
