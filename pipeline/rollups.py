@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from heapq import nsmallest
+from itertools import pairwise
 from typing import TypeVar
 
 import msgspec
@@ -217,10 +218,9 @@ def _sample_users(users: dict[int, set[int]], user: Symbols, category: Symbols) 
     order = np.lexsort((category[rows], user[rows]))
     found, met = user[rows][order], category[rows][order]
     firsts = np.flatnonzero(np.diff(found, prepend=~found[:1])).tolist()
-    categories = met.tolist()
-    for number, first, end in zip(
-        found[firsts].tolist(), firsts, [*firsts[1:], len(categories)], strict=True
-    ):
+    numbers, categories = found.tolist(), met.tolist()
+    for first, end in pairwise([*firsts, len(categories)]):
+        number = numbers[first]
         known = users.setdefault(number, set())
         fresh = categories[first:end]
         if len(known) == SAMPLED_CATEGORIES:

@@ -28,10 +28,11 @@ logs = st.lists(
 )
 
 
-def rolled(rows, source="test"):
-    """Return the windows of a log, by start."""
+def rolled(rows, source="test", batch=10_000):
+    """Return the windows of a log that comes in batches, by start."""
     engine = Engine(PATIENT)
-    engine.process(clicks(rows, source=source))
+    for first in range(0, len(rows), batch):
+        engine.process(clicks(rows[first : first + batch], source=source, first=first))
     return {rollup.start: rollup for rollup in engine.drain()}
 
 
@@ -42,16 +43,21 @@ def named(rollup):
     return users, dict(rollup.items), dict(rollup.counts), dict(rollup.types), rollup.uncategorised
 
 
-@given(logs, st.lists(st.integers(0, 2), min_size=8, max_size=8), st.integers(1, 4))
-def test_partitions_add_up_to_the_whole(rows, partition_of, most):
-    """Counts and samples do not depend on which partition a user is in, however small they are."""
+@given(
+    logs,
+    st.lists(st.integers(0, 2), min_size=8, max_size=8),
+    st.integers(1, 4),
+    st.integers(1, 80),
+)
+def test_partitions_add_up_to_the_whole(rows, partition_of, most, batch):
+    """Counts and samples, however small, do not depend on a user's partition, nor on batches."""
     sizes = rollups.SAMPLED_USERS, rollups.SAMPLED_ITEMS, rollups.SAMPLED_CATEGORIES
     rollups.SAMPLED_USERS = rollups.SAMPLED_ITEMS = rollups.SAMPLED_CATEGORIES = most
     try:
         parts = [[], [], []]
         for row in rows:
             parts[partition_of[int(row["user"][1:])]].append(row)
-        apart = [rolled(part, f"p{n}") for n, part in enumerate(parts) if part]
+        apart = [rolled(part, f"p{n}", batch) for n, part in enumerate(parts) if part]
         for start, whole in rolled(rows).items():
             together = merged([windows[start] for windows in apart if start in windows])
             assert named(whole) == named(together)
@@ -76,9 +82,6 @@ def test_a_sampled_user_has_all_categories_met():
         {"user": f"u{rng.randrange(2000)}", "item": "i", "category": rng.choice("abc"), "time": n}
         for n in range(9000)
     ]
-    engine = Engine(PATIENT)
-    for first in range(0, 9000, 1000):
-        engine.process(clicks(rows[first : first + 1000], first=first))
-    [cut] = engine.drain()
+    [cut] = rolled(rows, batch=1000).values()
     [whole] = rolled(rows).values()
     assert named(whole) == named(cut)
