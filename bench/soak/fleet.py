@@ -164,6 +164,11 @@ class Fleet:
         """All of them."""
         return [*self.workers, *([self.learner] if self.learner else [])]
 
+    @property
+    def disks(self) -> list[Path]:
+        """Of the workers."""
+        return [worker.disk for worker in self.workers]
+
     def start(self) -> None:
         """Start all, and keep them running."""
         for process in self.processes:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 
 import msgspec
 import numpy as np
 
+from connectors.kafka.erasures import Request
 from connectors.kafka.partitions import Stamp
 from connectors.kafka.rollup_merge import RollupMerge
 from connectors.store import meta_key, pairs
@@ -24,6 +27,10 @@ from pipeline.trends import Trends
 _STEP = 5000
 _KEPT = 100_000_000
 """Users: none leaves the memory of the one plain pass."""
+_STAMP = meta_key("stamp")
+
+Log = list[tuple[int, bytes | None]]
+"""Offsets and values of a partition, in order."""
 
 Content = dict[bytes, bytes]
 """What a store or a changelog bears of a partition, but for names."""
@@ -55,6 +62,8 @@ class Observed:
     alerts: list[tuple[str, bytes]]
     """Id and content, as often as it was said."""
     dead_letters: list[tuple[int, int]]
+    not_erased: list[str]
+    """Where an erased user is found all the same."""
 
 
 @dataclass(slots=True)
@@ -67,20 +76,21 @@ class Verdict:
     wrong_states: list[str] = field(default_factory=list)
     wrong_counts: list[str] = field(default_factory=list)
     lost_dead_letters: list[str] = field(default_factory=list)
+    not_erased: list[str] = field(default_factory=list)
     duplicates: int = 0
     """Alerts said again with the same id and content: allowed, and counted."""
 
     def problems(self) -> dict[str, list[str]]:
         """Return what differs, by kind; empty where all is well."""
-        kinds = ("lost_alerts", "unknown_alerts", "two_contents", "wrong_states", "wrong_counts")
-        found = {kind: getattr(self, kind) for kind in (*kinds, "lost_dead_letters")}
+        found = {kind.name: getattr(self, kind.name) for kind in fields(self)}
+        del found["duplicates"]
         return {kind: told for kind, told in found.items() if told}
 
 
 def expect(
-    logs: dict[int, list[tuple[int, bytes | None]]], topic: str, settings: Settings
+    logs: dict[int, Log], topic: str, settings: Settings, erased: Sequence[Request] = ()
 ) -> Expected:
-    """Compute it from the click topic: by partition, offsets and values in order."""
+    """Compute it from the click topic by partition; users were erased before their next click."""
     alerts: list[DriftAlert] = []
     rollups: list[Rollup] = []
     states: dict[int, Content] = {}
@@ -90,7 +100,9 @@ def expect(
     for partition, log in logs.items():
         engine = Engine(settings, capacity=_KEPT)
         letters = 0
-        for rows in _steps(log):
+        for rows, gone in _steps(log, partition, erased):
+            for user in gone:
+                engine.erase(user)
             offsets = np.array([offset for offset, _ in rows], np.int64)
             values = [value for _, value in rows]
             source = f"{topic}/{partition}"
@@ -103,7 +115,8 @@ def expect(
         stamp = Stamp(next=log[-1][0] + 1 if log else 0, dead_letters=letters)
         stamped = {"stamp": msgspec.msgpack.encode(stamp)}
         expiries[partition] = engine.expiry
-        states[partition] = content(pairs(engine.changes(), stamped)) if log else {}
+        left = replace(engine.changes(), gone=[])  # who was erased is here only if back
+        states[partition] = content(pairs(left, stamped)) if log else {}
         counts = _sum(counts, engine.progress.counts)
     alerts += _category_alerts(rollups, [f"{topic}/{number}" for number in logs], settings)
     return Expected(
@@ -122,7 +135,7 @@ def content(items: Iterable[tuple[bytes, bytes | None]]) -> Content:
     for key, value in items:
         if value is None:
             known.pop(key, None)
-        elif key.startswith((b"s", b"mprogress", meta_key("stamp"))):
+        elif key.startswith((b"s", b"mprogress", _STAMP)):
             known[key] = value
     return known
 
@@ -144,14 +157,21 @@ def judge(expected: Expected, observed: Observed) -> Verdict:
             found = _kept(contents.get(partition, {}), expected.expiries[partition])
             verdict.wrong_states += _differences(f"{place} {partition}", should, found)
         verdict.wrong_counts += _miscounts(place, expected, contents)
+    verdict.not_erased = observed.not_erased
     missing = expected.dead_letters - set(observed.dead_letters)
     verdict.lost_dead_letters = [f"{partition}@{offset}" for partition, offset in sorted(missing)]
     return verdict
 
 
-def _steps(log: list[tuple[int, bytes | None]]) -> Iterator[list[tuple[int, bytes | None]]]:
-    for start in range(0, len(log), _STEP):
-        yield log[start : start + _STEP]
+def _steps(log: Log, partition: int, erased: Sequence[Request]) -> Iterator[tuple[Log, list[str]]]:
+    """Yield a log piece by piece, and the users that are erased before each."""
+    gone: dict[int, list[str]] = {}
+    for request in erased:
+        at = bisect_left(log, request.ends[partition], key=lambda row: row[0])
+        gone.setdefault(at, []).append(request.user)
+    starts = sorted({*range(0, len(log), _STEP), *gone})
+    for start, stop in pairwise([*starts, len(log)]):
+        yield log[start:stop], gone.get(start, [])
 
 
 def _category_alerts(
@@ -182,9 +202,11 @@ def _differences(place: str, should: Content, found: Content) -> list[str]:
 
 
 def _plain(key: bytes, value: bytes | None) -> object:
-    """Decode what may be written in different orders."""
+    """Decode what may be written in different orders, or at different times."""
     if key == b"mprogress" and value is not None:
         return msgspec.msgpack.decode(value, type=Progress)
+    if key == _STAMP and value is not None:
+        return msgspec.structs.replace(msgspec.msgpack.decode(value, type=Stamp), erased=0)
     return value
 
 
@@ -198,7 +220,7 @@ def _miscounts(place: str, expected: Expected, contents: dict[int, Content]) -> 
         if b"mprogress" in found:
             progress = msgspec.msgpack.decode(found[b"mprogress"], type=Progress)
             total = _sum(total, progress.counts)
-            stamp = msgspec.msgpack.decode(found[meta_key("stamp")], type=Stamp)
+            stamp = msgspec.msgpack.decode(found[_STAMP], type=Stamp)
             letters += stamp.dead_letters
     accounted = total.applied + total.late + total.duplicates + letters
     told = []

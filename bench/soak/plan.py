@@ -9,7 +9,7 @@ import msgspec
 
 
 class Kind(StrEnum):
-    """What is done to a process."""
+    """What is done to a process, or asked of all."""
 
     WORKER_KILLED = "worker killed"
     WORKER_WIPED = "worker killed, its disk wiped"
@@ -20,6 +20,7 @@ class Kind(StrEnum):
     BROKER_KILLED = "broker killed"
     BROKER_STOPPED = "broker stopped"
     BROKER_FROZEN = "broker frozen"
+    USER_ERASED = "user to be erased"
 
 
 KILLS = {Kind.WORKER_KILLED, Kind.WORKER_WIPED, Kind.LEARNER_KILLED, Kind.BROKER_KILLED}
@@ -35,6 +36,7 @@ _WEIGHTS = {
     Kind.BROKER_KILLED: 4,
     Kind.BROKER_STOPPED: 1,
     Kind.BROKER_FROZEN: 1,
+    Kind.USER_ERASED: 3,
 }
 
 
@@ -45,14 +47,16 @@ class Step(msgspec.Struct, frozen=True):
     """Seconds."""
     kind: Kind
     target: int
-    """Which of the processes of that kind."""
+    """Which of the processes of that kind, or of the users."""
 
 
-def draw(seed: int, kills: int, *, brokers: int, workers: int, learner: bool) -> list[Step]:
+def draw(
+    seed: int, kills: int, *, brokers: int, workers: int, users: int, learner: bool
+) -> list[Step]:
     """Return steps with so many kills among them.
 
-    >>> [step.kind.value for step in draw(3, 2, brokers=3, workers=3, learner=True)]
-    ['worker killed', 'worker frozen beyond its session', 'worker killed']
+    >>> [step.kind.value for step in draw(3, 2, brokers=3, workers=3, users=9, learner=True)]
+    ['worker killed', 'user to be erased', 'learner killed']
     """
     chance = random.Random(seed)  # noqa: S311  no secret
     possible = [
@@ -64,7 +68,7 @@ def draw(seed: int, kills: int, *, brokers: int, workers: int, learner: bool) ->
     steps: list[Step] = []
     while sum(step.kind in KILLS for step in steps) < kills:
         [kind] = chance.choices(possible, [_WEIGHTS[kind] for kind in possible])
-        targets = {"worker": workers, "learner": 1, "broker": brokers}
+        targets = {"worker": workers, "learner": 1, "broker": brokers, "user": users}
         step = Step(
             pause=round(chance.expovariate(1 / 2.0), 2),
             kind=kind,

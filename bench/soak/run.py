@@ -16,13 +16,14 @@ from aiokafka.errors import KafkaError
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError as KafkaAdminError
 
+from bench.soak.erasing import Erasing
 from bench.soak.fleet import SESSION_SECONDS, Fleet
 from bench.soak.oracle import Content, Expected, Observed, Verdict, content, expect, judge
 from bench.soak.plan import KILLS, Kind, Step, draw
 from bench.soak.traffic import Traffic
 from connectors.kafka.checkpoints import published
 from connectors.kafka.live_settings import load_live
-from connectors.kafka.messages import ALERTS, DEAD_LETTERS
+from connectors.kafka.messages import ALERTS, DEAD_LETTERS, PROFILES
 from connectors.kafka.partitions import Stamp
 from connectors.kafka.settings import Kafka
 from connectors.kafka.topics import ROLLUPS, changelog_name, create, topics
@@ -114,7 +115,12 @@ def run(soak: Soak, home: Path, tell: Callable[[str], None] = lambda _: None) ->
     """
     began = time.monotonic()
     steps = draw(
-        soak.seed, soak.kills, brokers=soak.brokers, workers=soak.workers, learner=soak.learner
+        soak.seed,
+        soak.kills,
+        brokers=soak.brokers,
+        workers=soak.workers,
+        users=soak.users,
+        learner=soak.learner,
     )
     with Cluster(directory=home / "kafka", brokers=soak.brokers) as cluster:
         fleet = Fleet(
@@ -131,6 +137,7 @@ def run(soak: Soak, home: Path, tell: Callable[[str], None] = lambda _: None) ->
         traffic = Traffic(
             kafka, seed=soak.seed, users=soak.users, rate=soak.rate, until=soak.clicks
         )
+        erasing = Erasing(kafka, traffic, lambda: _caught_up(kafka))
         traffic.start()
         fleet.start()
         try:
@@ -141,13 +148,18 @@ def run(soak: Soak, home: Path, tell: Callable[[str], None] = lambda _: None) ->
                 tell(f"{number}/{len(steps)} {step.kind.value} {step.target}")
                 if step.kind.value.startswith("broker"):
                     _in_sync(kafka)
+                erasing.welcome_back()
+                if step.kind is Kind.USER_ERASED:
+                    erasing.erase(f"user-{step.target}")
                 _do(step, fleet, cluster)
             traffic.stop()
             _settled(kafka)
+            erasing.settle(fleet.disks, learner=soak.learner)
         finally:
             fleet.stop()
-        expected = expect(asyncio.run(_clicks(kafka)), _topic(kafka), settings)
-        observed = asyncio.run(_observed(kafka, fleet))
+        logs = asyncio.run(_clicks(kafka))
+        expected = expect(logs, _topic(kafka), settings, erasing.asked)
+        observed = asyncio.run(_observed(kafka, fleet, erasing))
         learnt = asyncio.run(published(kafka))[0] if soak.learner else []
         return Result(
             soak=soak,
@@ -226,6 +238,20 @@ def _progressed(kafka: Kafka, before: int) -> int:
     raise RuntimeError(f"the workers are stuck at {before} clicks")
 
 
+def _caught_up(kafka: Kafka) -> None:
+    """Wait until the workers have read for good what is there by now."""
+    ends: dict[TopicPartition, int] = {}
+    until = time.monotonic() + SETTLE_SECONDS
+    while time.monotonic() < until:
+        with suppress(KafkaError):
+            offsets = asyncio.run(_offsets(kafka))
+            ends = ends or {at: end for at, (end, _) in offsets.items()}
+            if all(offsets[at][1] >= end for at, end in ends.items()):
+                return
+        time.sleep(_POLL_SECONDS)
+    raise RuntimeError(f"the workers are stuck: {asyncio.run(_offsets(kafka))}")
+
+
 def _settled(kafka: Kafka) -> None:
     """Wait until everything is read."""
     until = time.monotonic() + SETTLE_SECONDS
@@ -254,8 +280,10 @@ async def _clicks(kafka: Kafka) -> dict[int, list[tuple[int, bytes | None]]]:
     return logs
 
 
-async def _observed(kafka: Kafka, fleet: Fleet) -> Observed:
+async def _observed(kafka: Kafka, fleet: Fleet, erasing: Erasing) -> Observed:
     prefix = kafka.topic_prefix
+    profiles = {r.key or b"": r.value for r in await _read(kafka, prefix + PROFILES, PARTITIONS)}
+    learner = fleet.learner.disk if fleet.learner else None
     changelogs: dict[int, list[tuple[bytes, bytes | None]]] = {n: [] for n in range(PARTITIONS)}
     for record in await _read(kafka, changelog_name(kafka), PARTITIONS):
         changelogs[record.partition].append((record.key or b"", record.value))
@@ -269,6 +297,7 @@ async def _observed(kafka: Kafka, fleet: Fleet) -> Observed:
             (int(letter["driftline-partition"]), int(letter["driftline-offset"]))
             for letter in letters
         ],
+        not_erased=await asyncio.to_thread(erasing.traces, fleet.disks, profiles, learner),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import queue
 import random
 import threading
 from collections.abc import Iterator
@@ -64,6 +65,8 @@ class Traffic:
         self._rate = rate
         self._until = until
         self._stopping = threading.Event()
+        self._leaving: queue.SimpleQueue[tuple[str, threading.Event]] = queue.SimpleQueue()
+        self._away: set[str] = set()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._send()), daemon=True)
         self.sent = 0
         self.failed: BaseException | None = None
@@ -71,6 +74,17 @@ class Traffic:
     def start(self) -> None:
         """Begin."""
         self._thread.start()
+
+    def leave(self, user: str) -> None:
+        """Have a user click no more; what they clicked is on the bus when this returns."""
+        left = threading.Event()
+        self._leaving.put((user, left))
+        while not left.wait(_PACE) and not self.failed:
+            pass
+
+    def come_back(self, user: str) -> None:
+        """Have a user click again."""
+        self._away.discard(user)
 
     def stop(self) -> None:
         """Finish: all that was sent is on the bus.
@@ -92,8 +106,14 @@ class Traffic:
                 while not self._stopping.is_set() or self.sent < self._until:
                     for _ in range(max(1, round(self._rate * _PACE))):
                         key, value = next(self._source)
-                        waiting.add(await producer.send(topic, value, key))
-                        self.sent += 1
+                        if key.decode() not in self._away:
+                            waiting.add(await producer.send(topic, value, key))
+                            self.sent += 1
+                    while not self._leaving.empty():
+                        user, left = self._leaving.get()
+                        self._away.add(user)
+                        await asyncio.gather(*waiting)
+                        left.set()
                     await asyncio.sleep(_PACE if not self._stopping.is_set() else 0)
                     for done in [future for future in waiting if future.done()]:
                         done.result()

@@ -193,8 +193,7 @@ class InterestStage:
                 continue
             async with self._opening.setdefault(tp, asyncio.Lock()):
                 if tp not in self._partitions:
-                    users = [request.user for _, request in requests]
-                    await asyncio.to_thread(erase_from, path, users)
+                    await asyncio.to_thread(erase_from, path, requests)
                     self._cleaned[tp] = self._erasures.next
 
     def _is_opening(self, tp: TP) -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from faust.types import TP
 
+from connectors.kafka.erasures import Request
+from connectors.kafka.partitions import stamp_of
 from connectors.kafka.restore import aside
 from connectors.store import CorruptStoreError, Store, state_key
 
@@ -20,10 +22,15 @@ def left_behind(data: Path, topic: str) -> Iterator[tuple[TP, Path]]:
             yield TP(topic, int(number)), mark.parent
 
 
-def erase_from(path: Path, users: Iterable[str]) -> None:
+def erase_from(path: Path, requests: Iterable[tuple[int, Request]]) -> None:
     """Erase users from a store that nobody has open; what was or is damaged goes as a whole.
 
-    Should the partition come back, the changelog erases them once more, or gives all the rest back.
+    What the store has of a request that it has taken on is of a user who came back. Should the
+    partition come back, the changelog erases the others once more, or gives all the rest back.
+
+    Args:
+        path: of the store.
+        requests: with their offsets.
 
     Raises:
         StoreError: the store cannot be opened or written.
@@ -31,6 +38,7 @@ def erase_from(path: Path, users: Iterable[str]) -> None:
     shutil.rmtree(aside(path), ignore_errors=True)
     try:
         with Store(path) as store:
-            store.write([(state_key(user), None) for user in users])
+            taken_on = stamp_of(store).erased
+            store.write([(state_key(r.user), None) for at, r in requests if at >= taken_on])
     except CorruptStoreError:
         shutil.rmtree(path)

@@ -70,6 +70,15 @@ class Stamp(msgspec.Struct, kw_only=True):
     """Clicks that came before their user was to be erased."""
 
 
+def stamp_of(store: Store) -> Stamp:
+    """Return how far the partition of a store has come.
+
+    Raises:
+        StoreError: the store cannot be read, or another version wrote it.
+    """
+    return unpack(store.get(_STAMP), Stamp, str(store.path))
+
+
 def first_offset(span: Span, stamped: int, store: Path) -> int:
     """Return where to read on, for a state that has come to the offset `stamped`.
 
@@ -127,7 +136,7 @@ class Partition:
         """When it turned out that another worker has the partition, by the monotonic clock."""
         self.trouble = ""
         """Why nothing goes on, where nothing does."""
-        self.stamp = unpack(store.get(_STAMP), Stamp, str(store.path))
+        self.stamp = stamp_of(store)
         self.durable = self.stamp.next
         """The offset that the newest flush has come to."""
         self.engine = Engine(

@@ -17,8 +17,8 @@ def _brokers_can_be_started():
 
 
 def test_a_few_kills_lose_nothing_and_count_nothing_twice(tmp_path):
-    """Workers, one with its disk, and a broker are killed: all is as one plain pass has it."""
-    result = run(Soak(seed=21, kills=3, workers=2, learner=False, clicks=6000), tmp_path)
+    """Workers, one with its disk, and a broker are killed, and users erased meanwhile."""
+    result = run(Soak(seed=124, kills=3, workers=2, learner=False, clicks=6000), tmp_path)
     assert {} == result.problems()
     assert len(result.expected.alerts) > 20
     assert len(result.expected.dead_letters) > 0
@@ -40,11 +40,17 @@ def test_a_planted_fault_is_caught(tmp_path, fault, caught):
     assert caught <= set(run(soak, tmp_path).problems())
 
 
+def test_a_build_that_erases_nobody_is_caught(tmp_path):
+    """The plan of this seed erases a user, then kills the worker, before retention erases them."""
+    soak = Soak(seed=20, kills=1, brokers=1, workers=1, learner=False, rate=40, fault="user kept")
+    assert {"not_erased", "wrong_states"} == set(run(soak, tmp_path).problems())
+
+
 def test_one_id_with_two_contents_is_caught():
     """Said again means said the same."""
     nothing = {"states": {}, "expiries": {}, "counts": None, "dead_letters": set()}
     expected = Expected(records=0, alerts={"a": b"1", "b": b"2"}, **nothing)
     said = [("a", b"1"), ("a", b"1"), ("b", b"2"), ("b", b"3"), ("c", b"4")]
-    observed = Observed(disks={}, changelogs={}, alerts=said, dead_letters=[])
+    observed = Observed(disks={}, changelogs={}, alerts=said, dead_letters=[], not_erased=[])
     verdict = judge(expected, observed)
     assert (["b"], ["c"], 2) == (verdict.two_contents, verdict.unknown_alerts, verdict.duplicates)
