@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from aiokafka.errors import KafkaError
@@ -16,7 +15,7 @@ from connectors.kafka.erasures import Erasures
 from connectors.kafka.left_behind import erase_from, left_behind
 from connectors.kafka.live_settings import Worker
 from connectors.kafka.messages import Message
-from connectors.kafka.metrics import Metrics
+from connectors.kafka.metrics import Metrics, Pulse, Troubles
 from connectors.kafka.partitions import PATIENCE, Partition
 from connectors.kafka.publisher import Publisher
 from connectors.kafka.records import RecordBatch
@@ -32,8 +31,6 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 20.0
 """How long a partition that is to leave may take to finish its batch and flush."""
-BEAT_SECONDS = 30.0
-"""How long the event loop may stand still before the worker counts as sick."""
 
 
 class InterestStage:
@@ -57,12 +54,10 @@ class InterestStage:
         self._opening: dict[TP, asyncio.Lock] = {}
         self._durable: dict[TP, int] = {}
         self._cleaned: dict[TP, int] = {}
-        self._beaten = time.monotonic()
-        self.further_troubles: Callable[[], list[str]] = list
+        self.pulse = Pulse()
+        self.further_troubles: Troubles = list
         """Says what stands still beside the partitions."""
-        self.metrics = Metrics(
-            lambda: list(self._partitions.values()), sickness=self.sickness, troubles=self.troubles
-        )
+        self.metrics = Metrics(lambda: list(self._partitions.values()))
 
     async def begin(self, span: Span) -> int:
         """Open and restore a partition's state where it is not open, and say where to read on.
@@ -167,16 +162,10 @@ class InterestStage:
         await self._publisher.close()
         await self._erasures.close()
 
-    def beat(self) -> None:
-        """Say that the event loop runs."""
-        self._beaten = time.monotonic()
-
     def sickness(self) -> list[str]:
         """Say what only a restart mends; empty where there is nothing."""
-        still = time.monotonic() - self._beaten
-        told = [f"the event loop has stood still for {still:.0f} s"] if still > BEAT_SECONDS else []
         lost = [p for p in self._partitions.values() if p.lost_at is not None]
-        return told + [f"{partition.source}: {partition.trouble}" for partition in lost]
+        return self.pulse.sickness() + [f"{p.source}: {p.trouble}" for p in lost]
 
     def troubles(self) -> list[str]:
         """Say what does not go on, and why; empty where all goes on."""

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="Examples:\n\n"
         "  driftline learner --settings driftline.toml\n\n"
-        "  driftline learner --weights s3://models/shop"
+        "  driftline learner --weights s3://models/shop --metrics-port 9102"
     )(learner)
 
 
@@ -48,6 +48,9 @@ def learner(
     waiting: Annotated[
         int, typer.Option(min=1, help="Closed windows that may wait for training.")
     ] = 4,
+    metrics_port: Annotated[
+        int, typer.Option(help="Of /metrics, /healthz, /readyz, on loopback only; 0: nowhere.")
+    ] = 0,
 ) -> None:
     """Learn from the click topic, window by window, and publish checkpoints."""
     from connectors.kafka.live_settings import load_live
@@ -55,7 +58,9 @@ def learner(
 
     core, kafka, worker = load_live(settings)
     home = directory or Path(worker.data) / "learner"
-    run_learner(core, kafka, worker, home, weights=weights, waiting=waiting)
+    run_learner(
+        core, kafka, worker, home, weights=weights, waiting=waiting, metrics_port=metrics_port
+    )
 
 
 def pull(

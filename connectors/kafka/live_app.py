@@ -13,6 +13,7 @@ from connectors.kafka.erasures import erase_when_asked
 from connectors.kafka.interest_stage import InterestStage
 from connectors.kafka.keying import EVERY_SECONDS, KeyWatch
 from connectors.kafka.live_settings import Worker
+from connectors.kafka.metrics import serve
 from connectors.kafka.records import RecordBatch
 from connectors.kafka.rekey import Rekeying
 from connectors.kafka.settings import BusError, Kafka
@@ -100,11 +101,12 @@ def _attend(
         Path(worker.data).mkdir(parents=True, exist_ok=True)
 
     @app.task  # type: ignore[untyped-decorator]  # Faust ships no types
-    async def serve() -> None:
+    async def tell() -> None:
         if worker.metrics_port:
-            interest.metrics.serve(worker.metrics_port)
+            told = {"/healthz": interest.sickness, "/readyz": interest.troubles}
+            serve(worker.metrics_port, interest.metrics, told)
         while not app.should_stop:
-            interest.beat()
+            interest.pulse.beat()
             await app.sleep(1.0)
 
     @app.task  # type: ignore[untyped-decorator]

@@ -1,9 +1,10 @@
-"""What Prometheus sees of a worker: exact totals, as the states have them."""
+"""What Prometheus and a supervisor see of a worker: exact totals, as the states have them."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -14,6 +15,27 @@ from prometheus_client.registry import Collector
 from connectors.kafka.partitions import Partition
 
 LOOPBACK = "127.0.0.1"
+BEAT_SECONDS = 30.0
+"""How long the event loop may stand still before the process counts as sick."""
+
+Troubles = Callable[[], list[str]]
+"""Says what does not go on, and why; an empty list where all goes on."""
+
+
+class Pulse:
+    """Knows when the event loop last ran."""
+
+    def __init__(self) -> None:
+        self._beaten = time.monotonic()
+
+    def beat(self) -> None:
+        """Say that it runs."""
+        self._beaten = time.monotonic()
+
+    def sickness(self) -> list[str]:
+        """Say whether it has stood still for long, which only a restart mends."""
+        still = time.monotonic() - self._beaten
+        return [f"the event loop has stood still for {still:.0f} s"] if still > BEAT_SECONDS else []
 
 
 class Metrics(Collector):
@@ -22,15 +44,8 @@ class Metrics(Collector):
     Totals of events are those of a partition's whole history, and go with it to other workers.
     """
 
-    def __init__(
-        self,
-        partitions: Callable[[], Iterable[Partition]],
-        *,
-        sickness: Callable[[], list[str]],
-        troubles: Callable[[], list[str]],
-    ) -> None:
+    def __init__(self, partitions: Callable[[], Iterable[Partition]]) -> None:
         self._partitions = partitions
-        self._told = {"/healthz": sickness, "/readyz": troubles}
         self.split_users: Callable[[], int] = lambda: 0
         """Tells how many users were met in several partitions, see `keying`."""
 
@@ -58,29 +73,32 @@ class Metrics(Collector):
             offset.add_metric([partition.source], partition.stamp.next)
         return iter([events, alerts, lag, offset, split])
 
-    def serve(self, port: int) -> WSGIServer:
-        """Answer over HTTP, on this machine only.
 
-        `/metrics` is for Prometheus. `/readyz` answers 200 where all partitions go on, `/healthz`
-        where they do or a restart would not help; else 503, and why.
-        """
-        registry = CollectorRegistry()
-        registry.register(self)
-        metrics = make_wsgi_app(registry)
+def serve(port: int, metrics: Collector, told: Mapping[str, Troubles]) -> WSGIServer:
+    """Answer over HTTP, on this machine only.
 
-        def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-            ask = self._told.get(environ["PATH_INFO"])
-            if ask is None:
-                found: Iterable[bytes] = metrics(environ, start)
-                return found
-            told = ask()
-            status = "503 Service Unavailable" if told else "200 OK"
-            start(status, [("Content-Type", "text/plain; charset=utf-8")])
-            return ["\n".join(told or ["ok"]).encode() + b"\n"]
+    Args:
+        port: to answer at.
+        metrics: for Prometheus, at `/metrics`.
+        told: by path: 200 where there is no trouble, else 503, and what it is.
+    """
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    of_metrics = make_wsgi_app(registry)
 
-        server = make_server(LOOPBACK, port, answer, handler_class=_Quiet)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return server
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        ask = told.get(environ["PATH_INFO"])
+        if ask is None:
+            found: Iterable[bytes] = of_metrics(environ, start)
+            return found
+        troubles = ask()
+        status = "503 Service Unavailable" if troubles else "200 OK"
+        start(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return ["\n".join(troubles or ["ok"]).encode() + b"\n"]
+
+    server = make_server(LOOPBACK, port, answer, handler_class=_Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
 
 
 class _Quiet(WSGIRequestHandler):

@@ -37,8 +37,10 @@ from msgspec.structs import replace
 from connectors.kafka.decoding import decode_records
 from connectors.kafka.erasures import Erasures, erase_when_asked
 from connectors.kafka.learner_files import LearnerFiles
+from connectors.kafka.learner_metrics import LearnerMetrics
 from connectors.kafka.live_settings import Worker
 from connectors.kafka.metadata import partitions
+from connectors.kafka.metrics import Pulse, serve
 from connectors.kafka.records import RecordBatch
 from connectors.kafka.rekey import Origins
 from connectors.kafka.security import client_config
@@ -66,6 +68,7 @@ def run_learner(
     *,
     weights: str = "",
     waiting: int = WAITING,
+    metrics_port: int = 0,
 ) -> None:
     """Consume and learn until a signal stops the process; ends the process.
 
@@ -76,6 +79,7 @@ def run_learner(
         directory: of the learner's state; the same one goes on.
         weights: an fsspec address for weights; empty sends them over the bus.
         waiting: closed windows that may wait for training.
+        metrics_port: of /metrics, /healthz and /readyz on the loopback address; 0: nowhere.
 
     Raises:
         LearnerFilesError: the directory is of another learner, or one is at work in it.
@@ -104,6 +108,7 @@ def run_learner(
         )
         loop.run_until_complete(gathering.erase())
         _attach(app, gathering, training)
+        _tell(app, gathering, metrics_port)
         faust.Worker(
             app, loop=loop, loglevel="INFO", redirect_stdouts=False
         ).execute_from_commandline()
@@ -135,6 +140,25 @@ class Gathering:
         self._erasures = erasures
         self._erased = files.erased()
         self._turn = asyncio.Lock()
+        self._highwaters: Mapping[int, int | None] = {}
+        self.pulse = Pulse()
+        self.metrics = LearnerMetrics(
+            lag=self.lag,
+            outcomes=lambda: {"late": self.windows.late, "unusable": self.rejected},
+            waiting=lambda: training.waiting,
+        )
+
+    def lag(self) -> dict[str, int]:
+        """Return how many records are to be read yet, by partition, as of the newest batch."""
+        known = {at: end for at, end in self._highwaters.items() if end is not None}
+        return {
+            f"{self.topic}/{at}": max(0, end - self._ends.get(at, 0)) for at, end in known.items()
+        }
+
+    def troubles(self) -> list[str]:
+        """Say what does not go on, and why; empty where all goes on."""
+        behind = ["training has fallen behind: clicks wait until a window is learnt"]
+        return self.pulse.sickness() + behind * self._training.full
 
     async def take(self, batch: RecordBatch, highwaters: Mapping[int, int | None]) -> None:
         """Take a batch.
@@ -143,6 +167,7 @@ class Gathering:
             batch: of one partition.
             highwaters: of every partition the offset of its next record, as far as is known.
         """
+        self._highwaters = highwaters
         async with self._turn:
             await self._take(batch, highwaters)
 
@@ -276,3 +301,14 @@ def _attach(app: faust.App, gathering: Gathering, training: Training) -> None:
     @app.task  # type: ignore[untyped-decorator]
     async def erase() -> None:
         await erase_when_asked(app, gathering.erase)
+
+
+def _tell(app: faust.App, gathering: Gathering, port: int) -> None:
+    @app.task  # type: ignore[untyped-decorator]  # Faust ships no types
+    async def tell() -> None:
+        if port:
+            told = {"/healthz": gathering.pulse.sickness, "/readyz": gathering.troubles}
+            serve(port, gathering.metrics, told)
+        while not app.should_stop:
+            gathering.pulse.beat()
+            await app.sleep(1.0)

@@ -75,9 +75,14 @@ class Training:
         self._process: Process | None = None
 
     @property
+    def waiting(self) -> int:
+        """How many windows wait, the one that is being learnt included."""
+        return len(self._waiting)
+
+    @property
     def full(self) -> bool:
         """Whether the next window has to wait before it may wait."""
-        return len(self._waiting) >= self._limit
+        return self.waiting >= self._limit
 
     async def hand_over(self, window: Window) -> None:
         """Put a window into the spool, as soon as there is room, and have it learnt."""

@@ -3,9 +3,12 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -75,6 +78,8 @@ class Learners:
         self.home = home
         self.directory = home / "learner"
         self.process: subprocess.Popen[bytes] | None = None
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
         create(self.kafka)
         weeks = [week(FIRST + number).clicks for number in range(WEEKS)]
         produce(self.kafka, timed_records(weeks))
@@ -99,6 +104,15 @@ class Learners:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def ask(self, path: str) -> tuple[int, str]:
+        """Return what the learner answers over HTTP."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}") as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
 
     def learned(self) -> list:
         return asyncio.run(published(self.kafka))[0]
@@ -380,8 +394,8 @@ def test_consuming_goes_on_while_training_stands_still(learners):
 
 
 def test_a_full_spool_holds_consuming_up(learners):
-    """With one window allowed to wait, the agent waits too, stays in its group, and goes on."""
-    learners.start(waiting=1)
+    """With one window allowed to wait, the agent waits too, stays in its group, and says why."""
+    learners.start(**{"waiting": 1, "metrics-port": learners.port})
     learners.wait(learners.training, "training process")
     [child] = learners.training()
     os.kill(child, signal.SIGSTOP)
@@ -390,10 +404,16 @@ def test_a_full_spool_holds_consuming_up(learners):
     time.sleep(8)  # longer than a session lasts
     assert 1 == len(list(spool.iterdir()))
     assert 0 < learners.lag()
+    status, why = learners.ask("readyz")
+    assert (503, True) == (status, "training has fallen behind: clicks wait" in why)
+    assert (200, "ok\n") == learners.ask("healthz")
+    assert "driftline_learner_waiting 1.0" in learners.ask("metrics")[1]
     os.kill(child, signal.SIGCONT)
     learners.wait_for_windows(WEEKS - 1)
     learners.wait(lambda: 0 == learners.lag(), "all clicks consumed")
     assert 1 == learners.joined()
+    learners.wait(lambda: (200, "ok\n") == learners.ask("readyz"), "nothing waits")
+    assert 'driftline_learner_left_out_total{why="unusable"} 0.0' in learners.ask("metrics")[1]
 
 
 def test_a_learner_that_waits_for_training_can_be_stopped(learners):
