@@ -4,6 +4,9 @@ One partition's states, made by the engine, are written to a changelog on a brok
 restored from it to an empty disk; then the store is opened with its disk in place. The peer is what
 any restore has to do: read the same records with the same client, and keep nothing. Rates are by
 the clock and, as a busy machine tells on those, by CPU time of all threads of this process.
+
+Then a standby copies the partition at its own pace, a hundredth of the states changes, and the
+partition moves to the copy before that has read any of it.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ import numpy as np
 
 from bench.machine import save
 from connectors.kafka.changelog import Changelog
-from connectors.kafka.restore import LOG, open_state
+from connectors.kafka.restore import LOG, open_state, state_path
 from connectors.kafka.settings import Kafka
+from connectors.kafka.standby import Standby
 from connectors.kafka.topics import create
 from connectors.store import Pair, meta_key
 from deploy.kafka.cluster import Cluster
@@ -99,6 +103,7 @@ async def measure(kafka: Kafka, states: int, disk: Path) -> dict[str, Any]:
         store, _ = await open_state(disk, log)
     found = store.load([f"user-{states - 1:08d}"])
     store.close()
+    copy, move = await measure_copy(kafka, log, states // 100, kinds, disk.parent)
     await log.close()
     if found != [kinds[(states - 1) % len(kinds)]]:
         raise RuntimeError("the last user's state did not come back")
@@ -109,8 +114,34 @@ async def measure(kafka: Kafka, states: int, disk: Path) -> dict[str, Any]:
         **{f"{name}_a_second": round(states / watch.clock) for name, watch in rates.items()},
         **{f"{name}_a_cpu_second": round(states / watch.cpu) for name, watch in rates.items()},
         "restored_to_read": round(read.clock / restore.clock, 2),
+        "restored_seconds": round(restore.clock, 2),
         "reopened_seconds": round(reopen.clock, 2),
+        "copied_a_second": round(states / copy.clock),
+        "moved_seconds": round(move.clock, 2),
     }
+
+
+async def measure_copy(
+    kafka: Kafka, log: Changelog, changed: int, kinds: list[bytes], home: Path
+) -> tuple[Stopwatch, Stopwatch]:
+    """Copy a partition, change some states, and have it move to the copy."""
+    standby = Standby(kafka, str(home), quiet=0.0)
+    with Stopwatch() as copy:
+        rest = 0.0
+        while list(standby.behind().values()) != [0]:
+            await asyncio.sleep(rest)
+            rest = await standby.follow()
+    for pairs in flushes(changed, kinds[1:]):
+        await log.write(pairs, [])
+    with Stopwatch() as move:
+        await standby.let_go(0)
+        store, _ = await open_state(state_path(str(home), kafka.clicks, 0), log)
+    found = store.load(["user-00000000"])
+    store.close()
+    await standby.close()
+    if found != [kinds[1]]:
+        raise RuntimeError("the newest state did not come along")
+    return copy, move
 
 
 def main() -> None:

@@ -226,6 +226,14 @@ class Store:
         for kind in (_STATE, _NAME, _META):
             yield from self._items(kind)
 
+    def is_empty(self) -> bool:
+        """Tell whether there is nothing that a changelog bears.
+
+        Raises:
+            CorruptStoreError: A block's checksum is wrong.
+        """
+        return next(self.replicated(), None) is None
+
     def size(self) -> dict[str, int]:
         """Return the estimated number of keys, and bytes on disk and in memory."""
         properties = {

@@ -47,6 +47,7 @@ flush_records = 5000
 commit_interval = "500ms"
 session_timeout = "6s"
 batch = 500
+standby = {standby}
 """
 SESSION_SECONDS = 6.0
 
@@ -125,7 +126,10 @@ class Process:
 
 
 class Fleet:
-    """Workers with a disk each, and a learner if wanted; entered, they run and are supervised."""
+    """Workers with a disk each, and a learner if wanted; entered, they run and are supervised.
+
+    The last worker keeps copies of the others' partitions.
+    """
 
     def __init__(
         self,
@@ -142,7 +146,8 @@ class Fleet:
         self.workers = []
         for number in range(workers):
             name = f"worker-{number}"
-            path = self._settings(home, name, servers, partitions, replication)
+            last = number == workers - 1
+            path = self._settings(home, name, servers, partitions, replication, standby=last)
             command = [
                 sys.executable,
                 "-m",
@@ -194,7 +199,13 @@ class Fleet:
 
     @staticmethod
     def _settings(
-        home: Path, name: str, servers: list[str], partitions: int, replication: int
+        home: Path,
+        name: str,
+        servers: list[str],
+        partitions: int,
+        replication: int,
+        *,
+        standby: bool = False,
     ) -> Path:
         path = home / f"{name}.toml"
         text = SETTINGS.format(
@@ -202,6 +213,7 @@ class Fleet:
             partitions=partitions,
             replication=replication,
             data=home / name,
+            standby=json.dumps(standby),
         )
         path.write_text(text, "utf-8")
         return path

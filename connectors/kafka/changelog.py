@@ -72,7 +72,7 @@ class Changelog:
         Raises:
             BusError: no broker answers, or the topic is not there.
         """
-        async with _consumer(self._kafka) as consumer:
+        async with reader(self._kafka) as consumer:
             return await self._span(consumer)
 
     async def read(self, start: int) -> AsyncIterator[tuple[int, Sequence[ConsumerRecord]]]:
@@ -81,7 +81,7 @@ class Changelog:
         Raises:
             BusError: no broker answers, or the topic is not there.
         """
-        async with _consumer(self._kafka) as consumer:
+        async with reader(self._kafka) as consumer:
             first, end = await self._span(consumer)
             consumer.assign([self._at])
             consumer.seek(self._at, max(start, first))
@@ -180,10 +180,16 @@ def _retrieved(future: asyncio.Future[Any]) -> asyncio.Future[Any]:
     return future
 
 
-def _consumer(kafka: Kafka) -> AIOKafkaConsumer:
+def reader(kafka: Kafka, *, fetch_bytes: int = _FETCH_BYTES) -> AIOKafkaConsumer:
+    """Make a consumer, of no group, that sees what was committed; it is yet to be started.
+
+    Where it is sent to an offset that is not there, it says so; it does not go elsewhere.
+    """
     return AIOKafkaConsumer(
         isolation_level="read_committed",
+        auto_offset_reset="none",
         enable_auto_commit=False,
-        max_partition_fetch_bytes=_FETCH_BYTES,
+        fetch_max_bytes=_FETCH_BYTES,
+        max_partition_fetch_bytes=fetch_bytes,
         **client_config(kafka),
     )

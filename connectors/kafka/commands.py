@@ -63,6 +63,13 @@ def worker(
             help="A name of its own, such as the pod's; else worker.instance.",
         ),
     ] = None,
+    standby: Annotated[
+        bool | None,
+        typer.Option(
+            "--standby/--no-standby",
+            help="Keep copies of the other workers' partitions; else worker.standby.",
+        ),
+    ] = None,
 ) -> None:
     """Follow the click topic: interest states, alerts, profiles."""
     import faust
@@ -77,6 +84,8 @@ def worker(
         mine = replace(mine, data=str(data))
     if instance is not None:
         mine = replace(mine, instance=instance)
+    if standby is not None:
+        mine = replace(mine, standby=standby)
     differences = check(kafka)
     for difference in differences:
         _say(f"[yellow]warning:[/] {difference}")

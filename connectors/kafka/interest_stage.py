@@ -12,15 +12,16 @@ from faust.types import TP
 
 from connectors.kafka.changelog import Changelog, FencedError
 from connectors.kafka.erasures import Erasures
-from connectors.kafka.left_behind import erase_from, left_behind
+from connectors.kafka.left_behind import drop_damaged, erase_from, left_behind
 from connectors.kafka.live_settings import Worker
 from connectors.kafka.messages import Message
 from connectors.kafka.metrics import Metrics, Pulse, Troubles
 from connectors.kafka.partitions import PATIENCE, Partition
 from connectors.kafka.publisher import Publisher
 from connectors.kafka.records import RecordBatch
-from connectors.kafka.restore import open_state, set_aside
+from connectors.kafka.restore import open_state, set_aside, state_path
 from connectors.kafka.settings import BusError, Kafka
+from connectors.kafka.standby import Standby
 from connectors.kafka.transport import Span
 from connectors.prior_file import load_prior
 from connectors.store import CorruptStoreError, StoreError
@@ -54,10 +55,12 @@ class InterestStage:
         self._opening: dict[TP, asyncio.Lock] = {}
         self._durable: dict[TP, int] = {}
         self._cleaned: dict[TP, int] = {}
+        self.standby = Standby(kafka, worker.data, quiet=worker.session_timeout / 3000)
+        """Copies of the partitions that are not here."""
         self.pulse = Pulse()
         self.further_troubles: Troubles = list
         """Says what stands still beside the partitions."""
-        self.metrics = Metrics(lambda: list(self._partitions.values()))
+        self.metrics = Metrics(lambda: list(self._partitions.values()), copies=self.standby.behind)
 
     async def begin(self, span: Span) -> int:
         """Open and restore a partition's state where it is not open, and say where to read on.
@@ -159,6 +162,7 @@ class InterestStage:
     async def close(self) -> None:
         """Flush and close all states, and disconnect."""
         await self.release(set(self._partitions))
+        await self.standby.close()
         await self._publisher.close()
         await self._erasures.close()
 
@@ -175,14 +179,19 @@ class InterestStage:
         return self.sickness() + told + self.further_troubles()
 
     async def _clean_left_behind(self) -> None:
-        """Erase users from stores of partitions that are elsewhere, which nobody else would do."""
+        """Erase users from stores of partitions that are elsewhere, which nobody else would do.
+
+        Where such stores are copies, the changelog does it.
+        """
         for tp, path in left_behind(Path(self._worker.data), self._kafka.clicks):
             requests = self._erasures.since(self._cleaned.get(tp, 0))
             if not requests or tp in self._partitions:
                 continue
             async with self._opening.setdefault(tp, asyncio.Lock()):
                 if tp not in self._partitions:
-                    await asyncio.to_thread(erase_from, path, requests)
+                    await asyncio.to_thread(drop_damaged, path)
+                    if not self._worker.standby:
+                        await asyncio.to_thread(erase_from, path, requests)
                     self._cleaned[tp] = self._erasures.next
 
     def _is_opening(self, tp: TP) -> bool:
@@ -216,8 +225,9 @@ class InterestStage:
     async def _open(self, tp: TP) -> Partition:
         async with self._asking:
             await self._erasures.refresh()
+        await self.standby.let_go(tp.partition)
         changelog = Changelog(self._kafka, tp.partition)
-        path = Path(self._worker.data) / f"{tp.topic}-{tp.partition}"
+        path = state_path(self._worker.data, tp.topic, tp.partition)
         try:
             store, followed = await open_state(path, changelog)
         except BaseException:
@@ -258,6 +268,7 @@ class InterestStage:
                     *(partition.source, partition.durable, error or "it takes too long"),
                 )
             await self._discard(partition)
+            self.standby.may_have(tp.partition)
 
     async def _discard(self, partition: Partition) -> None:
         """Close a partition as it is."""

@@ -22,8 +22,13 @@ def left_behind(data: Path, topic: str) -> Iterator[tuple[TP, Path]]:
             yield TP(topic, int(number)), mark.parent
 
 
+def drop_damaged(path: Path) -> None:
+    """Delete what was set aside of a store because it was damaged."""
+    shutil.rmtree(aside(path), ignore_errors=True)
+
+
 def erase_from(path: Path, requests: Iterable[tuple[int, Request]]) -> None:
-    """Erase users from a store that nobody has open; what was or is damaged goes as a whole.
+    """Erase users from a store that nobody has open; one that is damaged goes as a whole.
 
     What the store has of a request that it has taken on is of a user who came back. Should the
     partition come back, the changelog erases the others once more, or gives all the rest back.
@@ -35,7 +40,6 @@ def erase_from(path: Path, requests: Iterable[tuple[int, Request]]) -> None:
     Raises:
         StoreError: the store cannot be opened or written.
     """
-    shutil.rmtree(aside(path), ignore_errors=True)
     try:
         with Store(path) as store:
             taken_on = stamp_of(store).erased

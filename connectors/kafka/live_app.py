@@ -17,6 +17,7 @@ from connectors.kafka.metrics import serve
 from connectors.kafka.records import RecordBatch
 from connectors.kafka.rekey import Rekeying
 from connectors.kafka.settings import BusError, Kafka
+from connectors.kafka.standby import Standby, hold
 from connectors.kafka.topics import ROLLUPS
 from connectors.kafka.transport import batch_agent, batch_app
 from connectors.kafka.trend_stage import TrendStage
@@ -66,6 +67,8 @@ def live_app(settings: Settings, kafka: Kafka, worker: Worker) -> faust.App:
         await erase_when_asked(app, interest.erase)
 
     _attend(app, interest, trends, worker, rekeying)
+    if worker.standby:
+        _keep_copies(app, interest.standby)
     if not kafka.rekey:
         _watch_keys(app, interest, trends, KeyWatch(settings.source, kafka))
     return app
@@ -88,6 +91,13 @@ def _watch_keys(
             await app.sleep(EVERY_SECONDS if trends.here else 1.0)
 
 
+def _keep_copies(app: faust.App, standby: Standby) -> None:
+    @app.task  # type: ignore[untyped-decorator]  # Faust ships no types
+    async def follow() -> None:
+        while not app.should_stop:
+            await app.sleep(await standby.follow())
+
+
 def _attend(
     app: faust.App,
     interest: InterestStage,
@@ -98,7 +108,7 @@ def _attend(
     """Open and close along with the app and its assignments."""
 
     def prepare(*_: Any, **__: Any) -> None:
-        Path(worker.data).mkdir(parents=True, exist_ok=True)
+        hold(Path(worker.data), alone=worker.standby)
 
     @app.task  # type: ignore[untyped-decorator]  # Faust ships no types
     async def tell() -> None:

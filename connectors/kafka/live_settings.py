@@ -41,6 +41,9 @@ class Worker(Section, frozen=True):
     instance: str = ""
     """A name that no other worker of the group has: one that is back within the session's timeout
     then has its partitions still, and no others move. Empty: who stops gives them away at once."""
+    standby: bool = False
+    """Keep copies of the other workers' partitions, too: one that moves here is soon ready. This
+    takes a directory (`data`) that no other worker has."""
 
 
 class Live(Settings, frozen=True):

@@ -44,8 +44,15 @@ class Metrics(Collector):
     Totals of events are those of a partition's whole history, and go with it to other workers.
     """
 
-    def __init__(self, partitions: Callable[[], Iterable[Partition]]) -> None:
+    def __init__(
+        self,
+        partitions: Callable[[], Iterable[Partition]],
+        *,
+        copies: Callable[[], Mapping[str, int]],
+    ) -> None:
+        """Read `partitions`, and of each of the `copies`, by source, how far it is behind."""
         self._partitions = partitions
+        self._copies = copies
         self.split_users: Callable[[], int] = lambda: 0
         """Tells how many users were met in several partitions, see `keying`."""
 
@@ -64,6 +71,13 @@ class Metrics(Collector):
             "Users met in several partitions, of those sampled: the topic is not keyed by user",
             value=self.split_users(),
         )
+        standby = GaugeMetricFamily(
+            "driftline_standby_lag",
+            "Records of the changelog that a copy has yet to read",
+            labels=["source"],
+        )
+        for source, behind in self._copies().items():
+            standby.add_metric([source], behind)
         for partition in self._partitions():
             for outcome, count in outcomes(partition).items():
                 events.add_metric([partition.source, outcome], count)
@@ -71,7 +85,7 @@ class Metrics(Collector):
                 alerts.add_metric([partition.source, kind], count)
             lag.add_metric([partition.source], partition.lag)
             offset.add_metric([partition.source], partition.stamp.next)
-        return iter([events, alerts, lag, offset, split])
+        return iter([events, alerts, lag, offset, split, standby])
 
 
 def serve(port: int, metrics: Collector, told: Mapping[str, Troubles]) -> WSGIServer:

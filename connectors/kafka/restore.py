@@ -7,9 +7,11 @@ import logging
 import shutil
 import time
 import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
+from aiokafka import ConsumerRecord
 
 from connectors.kafka.changelog import Changelog
 from connectors.kafka.settings import BusError
@@ -52,6 +54,11 @@ class Followed(msgspec.Struct, frozen=True, kw_only=True):
         return local_key(_FOLLOWED), msgspec.msgpack.encode(self)
 
 
+def state_path(data: str, topic: str, partition: int) -> Path:
+    """Return where a worker keeps the store of a partition."""
+    return Path(data) / f"{topic}-{partition}"
+
+
 async def open_state(path: Path, changelog: Changelog) -> tuple[Store, Followed]:
     """Claim a partition, and open its store as the last flush of whoever had it left it.
 
@@ -66,7 +73,12 @@ async def open_state(path: Path, changelog: Changelog) -> tuple[Store, Followed]
     store = await asyncio.to_thread(_open, path)
     try:
         await changelog.claim()
-        followed = await _begin(store, changelog)
+        try:
+            followed = await _begin(store, changelog)
+        except CorruptStoreError as error:
+            store.close()
+            set_aside(path, error)
+            store, followed = Store(path), None
         if followed is None:
             store = await asyncio.to_thread(_renewed, store)
             followed = await _follow(store, changelog, 0)
@@ -74,6 +86,43 @@ async def open_state(path: Path, changelog: Changelog) -> tuple[Store, Followed]
         store.close()
         raise
     return store, followed
+
+
+def open_copy(path: Path, changelog: str, first: int, end: int) -> tuple[Store, Followed]:
+    """Open a store that is to follow a changelog whose partition is another worker's.
+
+    Nothing is claimed, and nothing ever written to the bus. The store is emptied where it cannot
+    go on in a changelog that has offsets from `first` to `end`; then, and as long as its number
+    has not been read, `Followed.log` is empty.
+
+    Raises:
+        StoreError: the store cannot be opened or written.
+    """
+    store = _open(path)
+    try:
+        followed = _standing(store, changelog, first, end)
+        if followed is None:
+            store = _renewed(store)
+            followed = Followed.now("", first)
+    except BaseException:
+        store.close()
+        raise
+    return store, followed
+
+
+def taken(records: Iterable[ConsumerRecord], changelog: str) -> Iterator[Pair]:
+    """Yield the keys and values of a changelog's records.
+
+    Raises:
+        BusError: a record is not driftline's.
+    """
+    for record in records:
+        if not is_replicated(record.key):
+            raise BusError(
+                f"{changelog} bears records that are not driftline's, at offset "
+                f"{record.offset}: who else writes to it? Delete the topic, and it begins anew"
+            )
+        yield record.key, record.value
 
 
 def set_aside(path: Path, error: CorruptStoreError) -> None:
@@ -107,32 +156,43 @@ def _renewed(store: Store) -> Store:
 
 async def _begin(store: Store, changelog: Changelog) -> Followed | None:
     """Bring a store up to date; return None where it must be made anew."""
-    kept = store.local(_FOLLOWED)
-    before = unpack(kept, Followed, str(store.path)) if kept else None
     first, end = await changelog.span()
     if end == 0:
         return await _seed(store, changelog)
+    before = _standing(store, changelog.name, first, end)
     if before is None:
-        if store.progress() is not None:
-            log.warning("%s: the disk has states of their own; those of the bus count", store.path)
-            return None
-        return await _follow(store, changelog, 0)
-    away = time.time() - before.seconds
-    if before.next > end or before.next < first or away > 0.9 * TOMBSTONES_KEPT:
-        log.warning("%s does not fit %s any more: it is rebuilt", store.path, changelog.name)
         return None
     followed = await _follow(store, changelog, before.next)
-    if followed.log != before.log:
+    if before.log and followed.log != before.log:
         log.warning("%s was made anew: %s is rebuilt from it", changelog.name, store.path)
         return None
     return followed
 
 
-async def _seed(store: Store, changelog: Changelog) -> Followed:
-    """Begin a changelog with what a store holds, which may be nothing."""
+def _standing(store: Store, changelog: str, first: int, end: int) -> Followed | None:
+    """Tell where a store goes on in a changelog; None where it must be made anew."""
+    kept = store.local(_FOLLOWED)
+    if kept is None:
+        if store.is_empty():
+            return Followed.now("", first)
+        log.warning("%s: the disk has states of their own; those of the bus count", store.path)
+        return None
+    before = unpack(kept, Followed, str(store.path))
+    away = time.time() - before.seconds
+    if before.next > end or before.next < first or away > 0.9 * TOMBSTONES_KEPT:
+        log.warning("%s does not fit %s any more: it is rebuilt", store.path, changelog)
+        return None
+    return before
+
+
+async def _seed(store: Store, changelog: Changelog) -> Followed | None:
+    """Begin a changelog with what a store holds, which may be nothing; None where it is a part."""
     number = uuid.uuid4().hex
-    if store.progress() is None:
+    if store.is_empty():
         return Followed.now(number, 0)
+    if store.progress() is None:
+        log.warning("%s was never whole: it begins anew", store.path)
+        return None
     log.warning("%s is empty: it begins with the states of %s", changelog.name, store.path)
     store.write([(meta_key(LOG), number.encode())])
     followed = Followed.now(number, await changelog.write(store.replicated(), []))
@@ -148,14 +208,9 @@ async def _follow(store: Store, changelog: Changelog, start: int) -> Followed:
     store.load_in_bulk(begin=True)
     async for position, records in changelog.read(start):  # noqa: B007  used after the loop
         count += len(records)
-        for record in records:
-            if not is_replicated(record.key):
-                raise BusError(
-                    f"{changelog.name} bears records that are not driftline's, at offset "
-                    f"{record.offset}: who else writes to it? Delete the topic, and it begins anew"
-                )
-            waiting[record.key] = record.value
-            size += len(record.value or b"")
+        for key, value in taken(records, changelog.name):
+            waiting[key] = value
+            size += len(value or b"")
         if size > _AT_ONCE:
             await asyncio.to_thread(store.take_in, waiting)
             waiting, size = {}, 0
