@@ -2,6 +2,7 @@
 
     python -m bench.continual [--events FILE] [--periods 16] [--strategy NAME ...] [--seeds 5]
                               [--thin 1]
+    python -m bench.continual --contributions
 
 Each window is evaluated with the learner as it stood before, then learnt from, by the code that
 `replay` and the live learner run. A file in ADER's layout (`period,session_id,item_id`) is taken
@@ -38,6 +39,14 @@ PUBLISHED = {
     "ADER": (50.21, 17.32),
 }
 """Of ADER's table: Recall@20 and MRR@20 in per cent, mean of the 16 updates."""
+
+EVERYTHING, NOTHING = "replay+ewc+distill", "finetune"
+WITH_ONE = {"replay": "replay", "ewc": "ewc", "distill": "distill"}
+WITHOUT_ONE = {"replay": "ewc", "ewc": "distill", "distill": "replay+ewc"}
+"""By part of the recipe: strategies. Distillation has something to replay, or does nothing."""
+CONTRIBUTIONS = list(
+    dict.fromkeys([NOTHING, *WITH_ONE.values(), *WITHOUT_ONE.values(), EVERYTHING])
+)
 
 _SLICED = ("model", "blend", "knn")
 _SLICES = ("cold_inclusive", "repeat_free")
@@ -168,6 +177,24 @@ def drawing(found: dict[str, list[Reports]]) -> str:
     return page(charts)
 
 
+def contributions(found: dict[str, list[Reports]]) -> list[str]:
+    """Return a table of what each part gives the model, beside nothing and beside all others."""
+
+    def score(strategy: str) -> dict[str, float]:
+        runs = [means(reports)["model"] for reports in found[strategy]]
+        return {name: 100 * float(np.mean([run[name] for run in runs])) for name in _FIGURES}
+
+    def difference(one: str, other: str) -> str:
+        told = [f"{score(one)[name] - score(other)[name]:+.2f}" for name in _FIGURES]
+        return " / ".join(told)
+
+    lines = [f"{'':10}{'on alone':>24}{'on beside the others':>24}   {' / '.join(_FIGURES)}"]
+    for part, alone in WITH_ONE.items():
+        beside = difference(EVERYTHING, WITHOUT_ONE[part])
+        lines.append(f"{part:10}{difference(alone, NOTHING):>24}{beside:>24}")
+    return lines
+
+
 def _thinned(learning: Learning, thin: int) -> Learning:
     """Return the settings for one of `thin` users: the buffer holds the same share of them."""
     return replace(learning, replay_capacity=learning.replay_capacity // thin)
@@ -179,6 +206,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--periods", type=int, default=0, help="windows after the first; 0: all")
     parser.add_argument(
         "--strategy", nargs="+", default=["default"], help=", ".join(strategies.NAMES)
+    )
+    parser.add_argument(
+        "--contributions", action="store_true", help="what each part of the recipe gives the model"
     )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--thin", type=int, default=1, help="take one of so many users or sessions")
@@ -200,7 +230,7 @@ def main() -> None:
     weeks = windows(arguments.events, settings, most, arguments.thin)
     print(f"{arguments.events}: {len(weeks)} windows, settings {settings.version}")
     found: dict[str, list[Reports]] = {}
-    for name in arguments.strategy:
+    for name in CONTRIBUTIONS if arguments.contributions else arguments.strategy:
         found[name] = []
         for seed in range(arguments.seeds):
             print(f"{name}, seed {seed}")
@@ -216,6 +246,9 @@ def main() -> None:
             f"{spent['training_seconds']:.0f} s of training; replay buffer "
             f"{spent['buffer_bytes']:,.0f} bytes, counts {spent['counts_bytes']:,.0f} bytes"
         )
+    if arguments.contributions:
+        print("\nwhat each part gives the model, per cent")
+        print("\n".join(contributions(found)))
     if ader:
         told = ", ".join(f"{name} {r:.2f}/{m:.2f}" for name, (r, m) in PUBLISHED.items())
         print(f"\npublished (recall@20/mrr@20): {told}")

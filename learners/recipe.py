@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.nn import functional
 from learners import evaluation, training
 from learners.buffer import SEEING, Buffer, Seen
 from learners.ewc import Consolidation, fisher
+from learners.low_rank import low_rank
 from learners.model import SequenceModel
 from learners.seeds import Seeds
 from learners.sequences import Batch, Sequences, lessons, questions
@@ -102,18 +104,23 @@ class OwnRecipe:
         if len(frequency) > learning.full_softmax_up_to:
             sampler = Sampler(frequency, learning.negatives, self.device)
         old = lessons(replayed, learning.model.max_length) if replayed else None
-        training.fit(
-            challenger,
-            training.Lessons(new=new, replayed=old),
-            epochs=epochs,
-            settings=learning,
-            sampler=sampler,
-            seed=seeds.of("training"),
-            score=score,
-            progress=progress,
-            parent=parent if learning.distillation > 0 else None,
-            consolidation=self.consolidation if learning.ewc > 0 else None,
-        )
+        bound: AbstractContextManager[None] = nullcontext()
+        if learning.update_rank and parent is not None and not learning.retrain:
+            known, seed = len(parent.items), seeds.of("updates")
+            bound = low_rank(challenger, learning.update_rank, known, seed)
+        with bound:
+            training.fit(
+                challenger,
+                training.Lessons(new=new, replayed=old),
+                epochs=epochs,
+                settings=learning,
+                sampler=sampler,
+                seed=seeds.of("training"),
+                score=score,
+                progress=progress,
+                parent=parent if learning.distillation > 0 else None,
+                consolidation=self.consolidation if learning.ewc > 0 else None,
+            )
         return challenger
 
     def remember(

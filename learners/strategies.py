@@ -10,6 +10,8 @@ from pipeline.settings import Learning
 _ON = {"replay": 1.0, "ewc": 100.0, "distillation": 0.5}
 """What a part that is off in the settings is given where a strategy names it."""
 
+_RANK = 8
+
 _PARTS = {"replay": "replay", "ewc": "ewc", "distill": "distillation"}
 _EVERYTHING = 1_000_000_000
 _PREFIX = "avalanche:"
@@ -22,7 +24,7 @@ _REFUSED = {
 
 AVALANCHE = ("naive", "replay", "ewc", "lwf", "agem", "gdumb", "si", "mas")
 NAMES = (
-    *("default", "finetune", *_PARTS, "replay+ewc", "replay+ewc+distill", "joint"),
+    *("default", "finetune", *_PARTS, "replay+ewc", "replay+ewc+distill", "lora", "joint"),
     *(_PREFIX + name for name in AVALANCHE),
 )
 
@@ -30,16 +32,19 @@ NAMES = (
 def named(name: str, learning: Learning) -> Learning:
     """Return the settings under which a learner follows a strategy.
 
-    "default" is the settings as they are, "finetune" none of the parts, "joint" a new model for
-    each window, trained on all that was ever seen. Other names join parts by "+"; distillation
-    needs something to replay, and brings the buffer with it. Under a strategy of Avalanche's,
-    which goes on from its last model whatever came of it, every challenger is promoted.
+    "default" is the settings as they are, "lora" these with updates of low rank and no EWC,
+    "finetune" none of the parts, "joint" a new model for each window, trained on all that was ever
+    seen. Other names join parts by "+"; distillation needs something to replay, and brings the
+    buffer with it. Under a strategy of Avalanche's, which goes on from its last model whatever came
+    of it, every challenger is promoted.
 
     Raises:
         ValueError: there is no such strategy.
     """
     if name == "default":
         return learning
+    if name == "lora":
+        return replace(learning, update_rank=learning.update_rank or _RANK, ewc=0.0)
     if name.startswith(_PREFIX):
         _check(name)
         anew = name == _PREFIX + "gdumb"  # it starts from new weights, so it trains as long

@@ -202,6 +202,8 @@ class Learning(Section, frozen=True):
     ewc_decay: float = 0.9
     ewc_samples: int = 256
     """Questions that a window's Fisher information is measured on."""
+    update_rank: int = 0
+    """A window changes each large matrix of weights by one of this rank; 0: there is no bound."""
     half_life: Duration = Duration.parse("56d")
     """Of the counts behind popularity, Markov, kNN and personal frequency."""
     neighbours: int = 200

@@ -82,3 +82,23 @@ def test_it_prints_keeps_and_draws(events, tmp_path, monkeypatch, capsys):
     assert "published" in out
     assert 2 == out.count("backward transfer")
     ET.parse(tmp_path / "build/bench/continual.svg")  # noqa: S314  our own drawing
+
+
+def test_contributions_are_differences_between_strategies(events, tmp_path, monkeypatch, capsys):
+    """Of each part: what it adds to nothing, and what is lost where it alone is left out."""
+    settings = tmp_path / "quick.toml"
+    settings.write_text(TOML)
+    monkeypatch.chdir(tmp_path)
+    flags = ["--events", events, "--settings", settings, "--seeds", "1", "--contributions"]
+    monkeypatch.setattr(sys, "argv", ["continual", *map(str, flags)])
+    continual.main()
+    told = json.loads((tmp_path / "build/bench/continual.json").read_text())
+
+    def gain(one, other):
+        found = [told[name]["means"][0]["model"]["recall@20"] for name in (one, other)]
+        return f"{100 * (found[0] - found[1]):+.2f}"
+
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    [ewc] = [line for line in lines if line and line[0] == "ewc" and len(line) > 5]
+    assert gain("ewc", "finetune") == ewc[1]
+    assert gain("replay+ewc+distill", "distill") == ewc[6]
