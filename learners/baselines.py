@@ -9,8 +9,6 @@ from learners.sequences import SESSION, Batch, Ints, Sequences, Vocabulary
 from learners.shares import Shares, collect
 from pipeline.settings import Learning
 
-_FADE = 10.0  # events over which the weight of a recent one falls by e
-
 
 class Popularity:
     """Scores items by their decayed count, the same for every input."""
@@ -95,11 +93,3 @@ class Personal:
         row = self.users.forget(user)
         if row >= 0:
             self.counts.drop(row)
-
-
-def recent(batch: Batch, items: int) -> Shares:
-    """Score the input's own items, the newest most, for b inputs."""
-    age = batch.lengths[:, None] - 1 - np.arange(batch.items.shape[1])
-    row, place = np.nonzero((age >= 0) & (batch.items < items))
-    weights = np.exp(-age[row, place] / _FADE).astype(np.float32)
-    return collect(row, batch.items[row, place], weights, len(batch))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learners import evaluation
-from learners.baselines import Markov, Personal, Popularity, recent
+from learners.baselines import Markov, Personal, Popularity
 from learners.blend import Blend
 from learners.metrics import CUT, MISS, Figures, figures
 from learners.model import SequenceModel
@@ -17,10 +17,10 @@ from learners.sequences import Batch, Ints, Sequences, concatenate, questions
 from learners.shares import Floats
 from pipeline.settings import Learning
 
-BLENDED = ("model", "knn", "markov", "personal", "recent")
+BLENDED = ("model", "knn", "markov", "personal", "again")
 COMPARED = ("model", "blend", "knn", "markov", "personal", "popularity")
-_START = np.array([0.5, 0.3, 0.1, 0.3, 0.0])  # weights before any window
-_OBSERVED = 1024  # targets that the blend learns from in a window
+_START = np.array([0.1, 0.7, 0.0, 0.1, 0.0])  # weights before any window
+_OBSERVED = 4096  # targets that the blend learns from in a window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +184,7 @@ class Ensemble:
             "knn": self.neighbours.scores(batch, items),
             "markov": self.markov.scores(batch, items),
             "personal": self.personal.scores(batch, items),
-            "recent": recent(batch, items),
+            "again": self.neighbours.returns(batch, items),
         }
         found = {
             name: np.stack([shares.ranks(targets, n) for n in (known, items)])
@@ -197,7 +197,10 @@ class Ensemble:
         pooled = self.blend.mix(logits, logs)
         found["blend"] = _both(pooled, targets, known)
         if observe:
-            self.blend.observe(experts, targets)
+            cut = min(CUT, items)
+            best = np.argpartition(pooled, -cut, axis=1)[:, -cut:]
+            shown = [np.take_along_axis(expert, best, axis=1) for expert in experts]
+            self.blend.observe(np.stack(shown, axis=2), best == targets[:, None])
         return found
 
 

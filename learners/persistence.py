@@ -25,11 +25,12 @@ _ARRAYS = (
     "ensemble.neighbours.seen",
     "ensemble.neighbours.again",
     "ensemble.blend.weights",
-    "ensemble.blend.learnt",
     "ensemble.blend.curvature",
     "recipe.replay.priority",
     "anchors.priority",
 )
+_LAYOUT = 2
+_SINCE_2 = ("ensemble.neighbours.again", "ensemble.blend.weights", "ensemble.blend.curvature")
 _COUNTED = ("markov", "neighbours", "personal")
 _BUFFERS = ("recipe.replay", "anchors")
 
@@ -43,6 +44,7 @@ def collect(learner: Learner) -> State:
     recipe = _own(learner)
     state = State()
     state.texts |= {
+        "layout": _LAYOUT,
         "settings": learner.settings.version,
         "items": learner.catalogue.items.names,
         "categories": learner.catalogue.categories.names,
@@ -77,6 +79,9 @@ def collect(learner: Learner) -> State:
 def restore(learner: Learner, state: State, where: str) -> None:
     """Put back into a new learner what was taken down of an old one.
 
+    The probabilities of repeats and the blend's weights of layout 1 mean something else; they
+    start anew.
+
     Raises:
         StateError: the old one had other settings.
     """
@@ -96,7 +101,8 @@ def restore(learner: Learner, state: State, where: str) -> None:
     learner.hits = state.array("hits")
     learner.prints = state.array("prints").view(np.uint64)
     learning = learner.settings.learning
-    for name in _ARRAYS:
+    anew = () if texts.get("layout") == _LAYOUT else _SINCE_2
+    for name in set(_ARRAYS).difference(anew):
         owner, _, field = name.rpartition(".")
         setattr(attrgetter(owner)(learner), field, state.array(name))
     for name in _COUNTED:

@@ -10,7 +10,7 @@ import pytest
 from clicks import clicks as clicks_of
 from weeks import WEEK, quick, week
 
-from learners import checkpoint
+from learners import checkpoint, persistence, state
 from learners.continual import Learner
 from learners.state import StateError
 from pipeline.events import concatenate
@@ -239,6 +239,24 @@ def test_a_state_of_other_settings_is_refused(tmp_path):
 
     with pytest.raises(StateError, match="saved under settings"):
         Learner.load(tmp_path, quick(epochs=1))
+
+
+def test_a_state_of_layout_1_is_read(tmp_path):
+    """What it says of repeats and of the blend starts anew, the rest goes on."""
+    learner = Learner(quick())
+    for number in range(2):
+        learner.learn(week(number))
+    saved = persistence.collect(learner)
+    del saved.texts["layout"]
+    saved.put("ensemble.neighbours.again", np.ones((2, 20)))
+    saved.put("ensemble.blend.weights", np.full(5, 9.0))
+    state.write(tmp_path, saved)
+    actual = Learner.load(tmp_path, learner.settings)
+    anew = Learner(learner.settings).ensemble
+
+    assert anew.neighbours.again.tolist() == actual.ensemble.neighbours.again.tolist()
+    assert anew.blend.weights.tolist() == actual.ensemble.blend.weights.tolist()
+    assert learner.learn(week(2)).recall == actual.learn(week(2)).recall
 
 
 def test_a_damaged_state_is_refused(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_sequences import packed, walks
 
-from learners.baselines import Markov, Personal, Popularity, recent
+from learners.baselines import Markov, Personal, Popularity
 from learners.counts import Counts
 from learners.metrics import ranks
 from learners.neighbours import Neighbours
@@ -111,14 +111,6 @@ def test_personal_knows_the_user_and_the_window_so_far():
     assert [0, 1, 0, 0, 0, 0, 0] == personal.scores(asked([1, 0]), 7).dense(7)[0].tolist()
 
 
-def test_recent_weighs_the_newest_most():
-    """Items of the input are scored by age; others get nothing."""
-    scores = recent(asked([1, 2, 0]), 4).dense(4)[0]
-
-    assert scores[2] > scores[1] > 0
-    assert 0 == scores[0] == scores[3]
-
-
 def test_neighbours_find_what_was_seen_together():
     """Items of sequences that share an item score, close ones and later ones more."""
     neighbours = Neighbours(Learning())
@@ -128,3 +120,48 @@ def test_neighbours_find_what_was_seen_together():
     assert scores[2] > scores[3] > 0
     assert scores[2] > scores[0] > 0
     assert [0, 0, 0] == scores[5:].tolist()
+
+
+def items_of(past):
+    """Return each item of an input once, and what its probability to come again hangs on."""
+    past = past[-20:]
+    back = past[-1] in past[:-1]
+    return [
+        (item, (past[::-1].index(item), min(past.count(item), 3), back, min(len(past), 4)))
+        for item in dict.fromkeys(past)
+    ]
+
+
+repeats = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=25), min_size=1, max_size=6)
+
+
+@given(repeats, st.lists(st.integers(0, 3), min_size=1, max_size=25))
+def test_items_come_again_as_often_as_others_like_them_did(lists, past):
+    """By age, times there, whether the newest item was there before, and length of the input."""
+    neighbours = Neighbours(Learning())
+    neighbours.absorb(packed(lists))
+    came, could = Counter(), Counter()
+    for items in lists:
+        for place in range(1, len(items)):
+            for item, kind in items_of(items[:place]):
+                could[kind] += 1
+                came[kind] += item == items[place]
+    sequences = packed([[*past, 0]])
+    batch = questions(sequences, np.array([len(past)]), 30)
+    expected = np.zeros(4)
+    for item, kind in items_of(past):
+        expected[item] = came[kind] / (could[kind] + 10)
+
+    np.testing.assert_allclose(expected, neighbours.returns(batch, 4).dense(4)[0], atol=1e-8)
+
+
+def test_a_share_goes_to_what_is_around_where_no_item_comes_again():
+    """The less likely a repeat, the more weighs what was seen together with the input."""
+    often, seldom = Neighbours(Learning()), Neighbours(Learning())
+    often.absorb(packed([[1, 2], *[[3, 3]] * 20]))
+    seldom.absorb(packed([[1, 2], *[[3, 4]] * 20]))
+    one, other = (part.scores(asked([1, 0]), 5).dense(5)[0] for part in (often, seldom))
+
+    assert one[1] > 0.5 > one[2] > 0
+    assert other[2] == 1
+    assert other[1] < 1e-6

@@ -86,9 +86,32 @@ def test_the_blend_learns_whom_to_trust():
         return told[np.arange(300), targets].mean()
 
     before = likelihood()
-    for _ in range(30):
-        blend.observe(experts, targets)
-        blend.learn()
+    blend.observe(np.stack(experts, axis=2), np.arange(20) == targets[:, None])
+    blend.learn()
 
     assert likelihood() > before + 0.5
     assert blend.weights[0] > 5 * abs(blend.weights[1])
+
+
+shown = arrays.arrays(
+    np.float32, st.tuples(st.integers(1, 12), st.just(5), st.just(2)), elements=st.integers(-3, 3)
+)
+
+
+@given(shown, st.data())
+def test_the_blend_learns_the_same_however_questions_are_cut(seen, data):
+    """Slices do not matter, nor do questions whose answer was not shown or scored."""
+    places = st.integers(0, 6)
+    taken = np.arange(5) == np.array([data.draw(places) for _ in seen])[:, None]
+    cut = data.draw(st.integers(0, len(seen)))
+    whole, parts = (Blend(np.array([0.5, 0.1])) for _ in range(2))
+    whole.observe(seen, taken)
+    for part in (slice(0, cut), slice(cut, len(seen))):
+        parts.observe(seen[part], taken[part])
+    parts.observe(np.full_like(seen, np.nan), taken)
+    parts.observe(seen + 1, np.zeros_like(taken))
+    for blend in (whole, parts):
+        blend.learn()
+
+    np.testing.assert_allclose(whole.weights, parts.weights, atol=1e-9)
+    np.testing.assert_allclose(whole.curvature, parts.curvature)
