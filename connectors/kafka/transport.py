@@ -157,6 +157,21 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         }
 
 
+class ReadOffsets(dict[TP, int | None]):
+    """How far Faust has handed partitions over; unknown where it hands over batches.
+
+    Faust passes over what lies before. A batch that was on its way when a rebalance began sets that
+    behind the place where the new turn begins to read, and records would be lost. Nor are those
+    between the ends of two batches missing, as Faust would have it.
+    """
+
+    def __init__(self, hands_over_batches: Callable[[str], bool]) -> None:
+        self._hands_over_batches = hands_over_batches
+
+    def __getitem__(self, tp: TP) -> int | None:
+        return None if self._hands_over_batches(tp.topic) else self.get(tp)
+
+
 class Consumer(aiokafka.Consumer):
     """Fetches as Faust's consumer does, and hands over batches where a topic asks for them."""
 
@@ -164,6 +179,10 @@ class Consumer(aiokafka.Consumer):
     """The partitions assigned; none once they have been given away."""
     turn: int = 0
     """Counts assignments and revocations."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._read_offset = ReadOffsets(self.hands_over_batches)
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -265,11 +284,6 @@ class Consumer(aiokafka.Consumer):
     async def on_task_error(self, exc: BaseException) -> None:
         """Crash the app. Faust would commit, restart the agent and go on behind what failed."""
         await self.app.crash(exc)
-
-    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        # The distance between the ends of two batches is their length, not records missed.
-        if not self.hands_over_batches(tp.topic):
-            await super()._add_gap(tp, offset_from, offset_to)
 
     def _new_offset(self, tp: TP) -> int | None:
         if not self.hands_over_batches(tp.topic):
