@@ -94,10 +94,11 @@ class Learners:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
     def training(self) -> list[int]:
-        """Return the process ids of the learner's children."""
+        """Return the process ids of those of the learner's children that train."""
         pid = self.process.pid
         try:
-            return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            return [int(n) for n in children if trains(n)]
         except OSError:
             return []
 
@@ -151,6 +152,11 @@ class Learners:
         lag = sum(ends[at] - (with_group.committed(at) or 0) for at in partitions)
         with_group.close()
         return lag
+
+
+def trains(pid: str) -> bool:
+    """Tell a training process from what libraries start for a moment."""
+    return b"training_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 @contextmanager

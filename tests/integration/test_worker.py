@@ -38,7 +38,7 @@ def test_kill_9_loses_nothing_and_repeats_only_twins(bootstrap, admin, tmp_path)
         live.produce(batch)
         amid = 0
         for share in (0.1, 0.4):
-            worker = live.start(batch=100, commit_interval="100ms")
+            worker = live.start(batch=20, commit_interval="50ms", flush_interval="50ms")
             live.wait(lambda share=share: progress_of(live) > share * len(batch), "some read")
             amid += progress_of(live) < len(batch)
             worker.kill()
