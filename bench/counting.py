@@ -18,11 +18,12 @@ from bench.continual import ADER, ADER_SETTINGS
 from bench.machine import save
 from bench.weekly import is_periods, windows
 from learners.baselines import Markov, Popularity
+from learners.catalogue import Catalogue
 from learners.ensemble import Exam
 from learners.evaluation import answers
 from learners.metrics import figures
 from learners.neighbours import Neighbours
-from learners.sequences import Catalogue, Ints, Sequences, group
+from learners.sequences import Ints, Sequences, group
 from pipeline.settings import Learning, load
 
 _ROWS = 256

@@ -45,6 +45,7 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from learners import training
+from learners.catalogue import Renumbering
 from learners.model import SequenceModel
 from learners.seeds import Seeds
 from learners.sequences import Batch, Sequences
@@ -193,6 +194,14 @@ class Adapter:
             ValueError: always.
         """
         raise ValueError(f"cannot erase {start} to {end}: Avalanche's memories hold no times")
+
+    def renumber(self, items: Renumbering) -> None:
+        """Refuse: items are classes, and Avalanche's memories cannot be told of others.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"cannot drop {np.sum(~items.stays)} items: Avalanche's classes stay")
 
 
 class Classifier(nn.Module):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from learners.catalogue import Renumbering, Vocabulary
 from learners.counts import Counts, Floats
-from learners.sequences import SESSION, Batch, Ints, Sequences, Vocabulary
+from learners.sequences import SESSION, Batch, Ints, Sequences
 from learners.shares import Shares, collect
 from pipeline.settings import Learning
 
@@ -21,6 +22,10 @@ class Popularity:
         counts = sequences.counts(len(self.counts))
         counts[: len(self.counts)] += np.float32(factor) * self.counts
         self.counts = counts
+
+    def renumber(self, items: Renumbering) -> None:
+        """Give items their new rows, and forget those that are gone."""
+        self.counts = self.counts[items.stays[: len(self.counts)]]
 
     def upto(self, items: int) -> Floats:
         """Return the counts of the first `items` items, (items,)."""
@@ -51,6 +56,10 @@ class Markov:
         """Score the first `items` items for b inputs."""
         last = batch.items[np.arange(len(batch)), batch.lengths - 1][:, None]
         return self.counts.shares(last, np.ones(last.shape, np.float32), items)
+
+    def renumber(self, items: Renumbering) -> None:
+        """Give items their new rows, and forget those that are gone."""
+        self.counts.renumber(items, items)
 
 
 class Personal:
@@ -87,6 +96,10 @@ class Personal:
             np.concatenate([past.values, np.ones(len(row), np.float32)]),
             len(batch),
         )
+
+    def renumber(self, items: Renumbering) -> None:
+        """Give items their new rows, and forget those that are gone."""
+        self.counts.renumber(Renumbering(np.ones(len(self.users), np.bool_)), items)
 
     def forget(self, user: str) -> None:
         """Erase a user."""

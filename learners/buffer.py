@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from learners.catalogue import Renumbering
 from learners.herding import places
 from learners.sequences import Ints, Sequences, empty, join
 from learners.shares import Floats
@@ -112,6 +113,13 @@ class Buffer:
         """Erase the sequences whose last event lies in start <= time < end."""
         last = self.sequences.times[self.sequences.starts[1:] - 1]
         self._keep(np.flatnonzero((last < start) | (last >= end)))
+
+    def renumber(self, items: Renumbering) -> None:
+        """Give items their new rows; sequences left with less than two events are dropped."""
+        stays = items.stays[self.sequences.items].astype(np.int64)
+        left = np.add.reduceat(stays, self.sequences.starts[:-1])
+        self._keep(np.flatnonzero(left > 1))
+        self.sequences = self.sequences.renumbered(items)
 
     def _keep(self, rows: Ints) -> None:
         self.sequences, self.priority = self.sequences.take(rows), self.priority[rows]

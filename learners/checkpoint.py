@@ -16,9 +16,9 @@ import msgspec
 import safetensors.torch
 from torch import Tensor
 
+from learners.catalogue import Catalogue
 from learners.gate import Decision
 from learners.metrics import Figures
-from learners.sequences import Catalogue
 from learners.signing import Signer, is_signed
 from pipeline.settings import Model
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from learners import checkpoint, evaluation, gate, persistence, state, training
 from learners.baselines import Popularity
 from learners.buffer import Buffer
+from learners.catalogue import Catalogue
 from learners.ensemble import Ensemble, Exam, Standing, nothing
 from learners.forgetting import Probes, Retention, iso
 from learners.gate import Verdict
@@ -25,7 +26,6 @@ from learners.reproducible import reproducible
 from learners.seeds import Seeds
 from learners.sequences import (
     Batch,
-    Catalogue,
     Histories,
     Sequences,
     group,
@@ -106,14 +106,16 @@ class Learner:
             self._follow()
             known = len(self.catalogue.items)
             new, lasting = self._group(window)
-            refused = gate.refuse(new, self.prints, self.settings.learning)
+            prints = gate.prints(new, self.catalogue.items.names)
+            refused = gate.refuse(new, prints, self.prints, self.settings.learning)
             if refused:
                 trained = _Trained(verdict=Verdict(decision="rejected", reason=refused))
                 return self._report(window, nothing(), trained, None, Retention())
-            self.prints = np.concatenate([self.prints, gate.prints(new)])[-_PRINTS:]
+            self.prints = np.concatenate([self.prints, prints])[-_PRINTS:]
             sequences = self._extend(new, lasting, window, seeds)
             standing, absorbed = self._evaluate(sequences, known, seeds)
             self._count(sequences, window, absorbed)
+            sequences = self._expire(sequences)
             held = self._held(sequences, seeds)
             taught = sequences.take(np.flatnonzero(~held))
             trained = self._train(taught, seeds)
@@ -167,6 +169,7 @@ class Learner:
             self.champion_id = hops[self.champion_id]
             packed = checkpoint.load(self.checkpoints / self.champion_id, self.trusted)
             model = SequenceModel.restore(packed.manifest.model, packed.tensors())
+            model.renumber(self.catalogue.items.since(packed.names().items))
             self.champion = model.to(self.device)
 
     def _group(self, window: Window) -> tuple[Sequences, NDArray[np.bool_]]:
@@ -317,6 +320,25 @@ class Learner:
         factor = 0.5 ** (passed / self.settings.learning.half_life)
         self.ensemble.learn(sequences, absorbed, factor)
         self.until = window.end
+
+    def _expire(self, sequences: Sequences) -> Sequences:
+        """Drop the items that too many windows went by without; return what is left of this one.
+
+        Neither training nor gate nor checkpoint sees their rows or events any more. A window that
+        teaches nothing, as when a source fails, does not count.
+        """
+        most = self.settings.learning.item_windows
+        if not len(sequences.targets()):
+            return sequences
+        self.catalogue.pass_window(sequences.items[sequences.fresh])
+        if not most or self.catalogue.unseen.max() < most:
+            return sequences
+        items = self.catalogue.expire(most)
+        self.histories.past = self.histories.past.renumbered(items)
+        for holder in (self.ensemble, self.recipe, self.anchors, self.probes, self.champion):
+            if holder is not None:
+                holder.renumber(items)
+        return sequences.renumbered(items)
 
     def _held(self, sequences: Sequences, seeds: Seeds) -> NDArray[np.bool_]:
         """Draw the sequences that no training sees, only the gate and the probes, (n,)."""

@@ -6,11 +6,13 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from learners.catalogue import Renumbering
 from learners.shares import Shares
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
+_COLUMN = 0xFFFFFFFF  # of a key
 _FAINT = 1e-3
 """A count that has decayed below this is dropped."""
 
@@ -33,6 +35,11 @@ class Table:
     def keep(self, chosen: NDArray[np.bool_]) -> None:
         """Drop all that is not chosen, (e,)."""
         self.keys, self.values = self.keys[chosen], self.values[chosen]
+
+    def renumber(self, rows: Renumbering, columns: Renumbering) -> None:
+        """Give rows and columns their new numbers; what one of them is gone of is dropped."""
+        self.keys = rows.rows[self.keys >> 32] << 32 | columns.rows[self.keys & _COLUMN]
+        self.keep(self.keys >= 0)  # -1 on either side makes a key negative
 
     def spans(self, rows: Ints) -> tuple[Ints, Ints]:
         """Return where the entries of rows (...) begin and end; rows below 0 have none."""
@@ -76,6 +83,11 @@ class Counts:
         """Erase a row."""
         for table in (self.settled, self.fresh):
             table.keep(table.keys >> 32 != row)
+
+    def renumber(self, rows: Renumbering, columns: Renumbering) -> None:
+        """Give rows and columns their new numbers; pairs that lost one of the two are dropped."""
+        for table in (self.settled, self.fresh):
+            table.renumber(rows, columns)
 
     def _prune(self) -> None:
         keys, values = self.settled.keys, self.settled.values
@@ -129,7 +141,7 @@ def _gather_rows(  # noqa: PLR0917  # compiled functions take arrays in order
         for row in range(weights.shape[1]):
             for table in range(2):
                 for entry in range(begins[table][query, row], ends[table][query, row]):
-                    column = keys[table][entry] & 0xFFFFFFFF
+                    column = keys[table][entry] & _COLUMN
                     if column >= len(place):
                         continue
                     if place[column] < starts[query]:

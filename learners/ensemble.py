@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from learners import evaluation
 from learners.baselines import Markov, Personal, Popularity
 from learners.blend import Blend
+from learners.catalogue import Renumbering
 from learners.metrics import CUT, MISS, Figures, figures
 from learners.model import SequenceModel
 from learners.neighbours import Neighbours
@@ -130,6 +131,11 @@ class Ensemble:
         left = sequences.fresh & (sequences.times >= since)
         self.neighbours.absorb(replace(sequences, fresh=left))
         self.neighbours.settle(factor)
+
+    def renumber(self, items: Renumbering) -> None:
+        """Give items their new rows, and forget those that are gone."""
+        for counting in (self.popularity, self.markov, self.neighbours, self.personal):
+            counting.renumber(items)
 
     def stand(
         self, model: SequenceModel, exam: Exam, sequences: Sequences, known: int

@@ -19,7 +19,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from learners.model import SequenceModel, TensorBatch
+from learners.catalogue import Renumbering
+from learners.model import SequenceModel, TensorBatch, stay
 from learners.sequences import Batch
 
 Diagonal = dict[str, Tensor]
@@ -112,6 +113,12 @@ class Consolidation:
             diagonal[name][: len(old)] += decay * old  # rows that are new were never important
         self.fisher = diagonal
         self.anchor = {name: value.detach().clone() for name, value in model.named_parameters()}
+
+    def renumber(self, items: Renumbering) -> None:
+        """Drop the rows of items that are gone."""
+        for diagonal in (self.fisher, self.anchor):
+            for name in diagonal.keys() & {"items"}:
+                diagonal[name] = stay(diagonal[name], items)
 
     def pull(self, model: SequenceModel, strength: float) -> None:
         """Add the gradient of strength / 2 * sum(fisher * (weights - anchor)^2)."""

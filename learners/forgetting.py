@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from learners import evaluation
+from learners.catalogue import Renumbering
 from learners.metrics import Figures, figures
 from learners.model import SequenceModel
 from learners.sequences import Batch, Sequences, questions
@@ -110,8 +111,26 @@ class Probes:
 
     def forget(self, owner: str) -> None:
         """Erase an owner's sequences."""
-        left = [replace(probe, sequences=probe.sequences.without(owner)) for probe in self.kept]
-        self.kept = [probe for probe in left if len(probe.sequences.targets())]
+        self._keep([replace(old, sequences=old.sequences.without(owner)) for old in self.kept])
+
+    def renumber(self, items: Renumbering) -> None:
+        """Give items their new rows; those that are gone are not asked for any more.
+
+        What the champions of then did stays as it was measured, targets that are gone and all.
+        """
+        self._keep(
+            [
+                replace(
+                    old,
+                    items=int(items.stays[: old.items].sum()),
+                    sequences=old.sequences.renumbered(items),
+                )
+                for old in self.kept
+            ]
+        )
+
+    def _keep(self, probes: list[Probe]) -> None:
+        self.kept = [probe for probe in probes if len(probe.sequences.targets())]
 
 
 def _transfer(past: list[Retained]) -> Figures:

@@ -6,6 +6,7 @@ with a single item, and one that repeats what came before word by word.
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Literal
 
 import msgspec
@@ -70,22 +71,29 @@ def judge(
     return Verdict(decision="promoted", reason=told)
 
 
-def prints(sequences: Sequences) -> Prints:
-    """Return a hash of the items, in order, of each sequence of some length."""
+def prints(sequences: Sequences, names: list[str]) -> Prints:
+    """Return a hash of the items' names, in order, of each sequence of some length.
+
+    Rows will not do: an item that expired and came back has another one.
+    """
+    present, at = np.unique(sequences.items, return_inverse=True)
+    digests = [blake2b(names[item].encode(), digest_size=8).digest() for item in present]
+    hashes = np.array([int.from_bytes(digest) for digest in digests], np.uint64)
     with np.errstate(over="ignore"):
         powers = np.multiply.accumulate(
             np.full(int(sequences.lengths.max(initial=0)), _BASE, np.uint64)
         )
-        mixed = (sequences.items.astype(np.uint64) + np.uint64(1)) * powers[sequences.index]
+        mixed = hashes[at] * powers[sequences.index]
     sums = np.add.reduceat(mixed, sequences.starts[:-1]) if len(sequences) else mixed
     return sums[sequences.lengths >= _LEAST]
 
 
-def refuse(sequences: Sequences, former: Prints, settings: Learning) -> str:
+def refuse(sequences: Sequences, own: Prints, former: Prints, settings: Learning) -> str:
     """Say why a window must not be learnt from; empty where it may.
 
     Args:
         sequences: of the window alone.
+        own: their prints.
         former: the prints of windows before.
         settings: the shares that are allowed.
     """
@@ -98,7 +106,6 @@ def refuse(sequences: Sequences, former: Prints, settings: Learning) -> str:
                 f"flooded: {counts.max():,} of {len(owners):,} events are one user's of one item, "
                 f"more than {settings.gate_flood:.0%}"
             )
-    own = prints(sequences)
     if len(own) > _ENOUGH:
         copies = np.isin(own, former).mean()
         if copies > settings.gate_copies:

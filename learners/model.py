@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from learners.catalogue import Renumbering
 from learners.sequences import GAPS, Batch
 from pipeline.settings import Model
 
@@ -185,6 +186,11 @@ class SequenceModel(nn.Module):
             self.categories[0] = 0
             self.category = category.clone()
 
+    def renumber(self, items: Renumbering) -> None:
+        """Drop the rows of items that are gone."""
+        self.items = nn.Parameter(stay(self.items.detach(), items))
+        self.category = stay(self.category, items)
+
     def _embedded(self, own: Tensor, category: Tensor) -> Tensor:
         whole = own + functional.embedding(category, self.categories, padding_idx=0)
         return functional.normalize(whole, dim=-1) if self.cosine else whole
@@ -250,6 +256,11 @@ class TensorBatch:
         return TensorBatch(
             self.items[rows], self.types[rows], self.gaps[rows], self.following[rows]
         )
+
+
+def stay(table: Tensor, items: Renumbering) -> Tensor:
+    """Return the rows of a table (items, ...) that stay; it may lack the newest items."""
+    return table[torch.from_numpy(items.stays[: len(table)]).to(table.device)]
 
 
 def _with_rows(old: Tensor, new: Tensor, generator: torch.Generator) -> nn.Parameter:

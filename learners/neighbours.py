@@ -15,6 +15,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from learners.catalogue import Renumbering
 from learners.counts import Counts
 from learners.sequences import Batch, Ints, Sequences
 from learners.shares import Shares, collect
@@ -75,6 +76,11 @@ class Neighbours:
         self.counts.settle(factor)
         self.seen *= np.float32(factor)
         self.again *= factor
+
+    def renumber(self, items: Renumbering) -> None:
+        """Give items their new rows, and forget those that are gone."""
+        self.counts.renumber(items, items)
+        self.seen = self.seen[items.stays[: len(self.seen)]]
 
     def met(self, items: Ints) -> NDArray[np.bool_]:
         """Tell which items (n,) were ever seen."""

@@ -9,18 +9,19 @@ import msgspec
 import numpy as np
 import torch
 
+from learners.catalogue import Catalogue, Vocabulary
 from learners.ewc import Consolidation
 from learners.forgetting import Probe
 from learners.metrics import Figures
 from learners.model import SequenceModel
 from learners.recipe import OwnRecipe
-from learners.sequences import Catalogue, Vocabulary
 from learners.state import State, StateError
 
 if TYPE_CHECKING:
     from learners.continual import Learner
 
 _ARRAYS = (
+    "catalogue.unseen",
     "ensemble.popularity.counts",
     "ensemble.neighbours.seen",
     "ensemble.neighbours.again",
@@ -29,8 +30,15 @@ _ARRAYS = (
     "recipe.replay.priority",
     "anchors.priority",
 )
-_LAYOUT = 2
-_SINCE_2 = ("ensemble.neighbours.again", "ensemble.blend.weights", "ensemble.blend.curvature")
+_LAYOUT = 3
+_SINCE = {
+    "ensemble.neighbours.again": 2,
+    "ensemble.blend.weights": 2,
+    "ensemble.blend.curvature": 2,
+    "catalogue.unseen": 3,
+    "prints": 3,
+}
+"""The layout in which an array is new, or began to mean what it does."""
 _COUNTED = ("markov", "neighbours", "personal")
 _BUFFERS = ("recipe.replay", "anchors")
 
@@ -79,8 +87,7 @@ def collect(learner: Learner) -> State:
 def restore(learner: Learner, state: State, where: str) -> None:
     """Put back into a new learner what was taken down of an old one.
 
-    The probabilities of repeats and the blend's weights of layout 1 mean something else; they
-    start anew.
+    What an earlier layout does not have, or means otherwise, starts anew.
 
     Raises:
         StateError: the old one had other settings.
@@ -92,6 +99,7 @@ def restore(learner: Learner, state: State, where: str) -> None:
             f"{where} was saved under settings {texts['settings']}, these are "
             f"{learner.settings.version}: take the settings it was saved under, or start anew"
         )
+    layout = texts.get("layout", 1)
     learner.catalogue = Catalogue(
         texts["items"], texts["categories"], texts["types"], state.array("category")
     )
@@ -99,10 +107,10 @@ def restore(learner: Learner, state: State, where: str) -> None:
     learner.sources, learner.until = texts["sources"], texts["until"]
     learner.champion_id = texts["champion"]
     learner.hits = state.array("hits")
-    learner.prints = state.array("prints").view(np.uint64)
+    if layout >= _SINCE["prints"]:
+        learner.prints = state.array("prints").view(np.uint64)
     learning = learner.settings.learning
-    anew = () if texts.get("layout") == _LAYOUT else _SINCE_2
-    for name in set(_ARRAYS).difference(anew):
+    for name in (name for name in _ARRAYS if layout >= _SINCE.get(name, 1)):
         owner, _, field = name.rpartition(".")
         setattr(attrgetter(owner)(learner), field, state.array(name))
     for name in _COUNTED:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from learners import evaluation, training
 from learners.buffer import SEEING, Buffer, Seen
+from learners.catalogue import Renumbering
 from learners.ewc import Consolidation, fisher
 from learners.low_rank import low_rank
 from learners.model import SequenceModel
@@ -68,6 +69,9 @@ class Recipe(Protocol):
 
     def forget_window(self, start: int, end: int) -> None:
         """Erase the sequences whose last event lies in start <= time < end."""
+
+    def renumber(self, items: Renumbering) -> None:
+        """Give items their new rows, and forget those that are gone."""
 
 
 class OwnRecipe:
@@ -151,6 +155,11 @@ class OwnRecipe:
     def forget_window(self, start: int, end: int) -> None:
         """Erase the sequences whose last event lies in start <= time < end."""
         self.replay.forget_window(start, end)
+
+    def renumber(self, items: Renumbering) -> None:
+        """Give items their new rows, and forget those that are gone."""
+        self.replay.renumber(items)
+        self.consolidation.renumber(items)
 
 
 def _look(model: SequenceModel, sequences: Sequences, length: int) -> Seen:

@@ -1,15 +1,15 @@
-"""From windows of clicks to packed sequences and padded batches; the growing vocabulary."""
+"""From windows of clicks to packed sequences and padded batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.events import NO_CODE, Clicks, Column
+from learners.catalogue import Renumbering
+from pipeline.events import NO_CODE, Clicks
 
 GAPS = 40
 """Buckets of time gaps: 0 where no event comes before, else 1 + log2(1 + seconds)."""
@@ -18,72 +18,6 @@ SESSION = "session:"
 """What the name of a user starts with where a session stands in the user's place."""
 
 Ints = NDArray[np.int64]
-
-
-class Vocabulary:
-    """Names by row. A row is given at first sight and never changes."""
-
-    def __init__(self, names: Iterable[str] = ()) -> None:
-        self.names = list(names)
-        self._rows = {name: row for row, name in enumerate(self.names)}
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def get(self, name: str) -> int:
-        """Return the row of a name, -1 where it was never seen."""
-        return self._rows.get(name, -1)
-
-    def row(self, name: str) -> int:
-        """Return the row of a name, a new one at first sight."""
-        row = self._rows.setdefault(name, len(self.names))
-        if row == len(self.names):
-            self.names.append(name)
-        return row
-
-    def rows(self, column: Column) -> Ints:
-        """Return the row of each event's value, (n,); events without a value count as ""."""
-        codes, first, inverse = np.unique(column.codes, return_index=True, return_inverse=True)
-        table = np.empty(len(codes), np.int64)
-        for at in np.argsort(first):
-            code = codes[at]
-            table[at] = self.row("" if code == NO_CODE else column.values[code])
-        return table[inverse]
-
-    def forget(self, name: str) -> int:
-        """Erase a name; its row stays unused. Returns the row, -1 where there is none."""
-        row = self._rows.pop(name, -1)
-        if row >= 0:
-            self.names[row] = ""
-        return row
-
-
-class Catalogue:
-    """The items, categories and event types seen so far, and each item's newest category."""
-
-    def __init__(
-        self,
-        items: Iterable[str] = (),
-        categories: Iterable[str] = ("",),
-        types: Iterable[str] = ("",),
-        category: Ints | None = None,
-    ) -> None:
-        self.items = Vocabulary(items)
-        self.categories = Vocabulary(categories)
-        self.types = Vocabulary(types)
-        self.category = np.zeros(0, np.int64) if category is None else category  # (items,)
-
-    def read(self, clicks: Clicks) -> tuple[Ints, Ints]:
-        """Take in what is new in a batch; return the rows of its items and types, each (n,)."""
-        items = self.items.rows(clicks.item)
-        types = self.types.rows(clicks.event_type)
-        categories = self.categories.rows(clicks.category)
-        grown = np.zeros(len(self.items), np.int64)
-        grown[: len(self.category)] = self.category
-        told = categories != self.categories.get("")
-        grown[items[told]] = categories[told]  # the last assignment, the newest, stays
-        self.category = grown
-        return items, types
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +108,11 @@ class Sequences:
     def without(self, owner: str) -> Sequences:
         """Return the sequences of everyone else."""
         return self.take(np.flatnonzero([name != owner for name in self.owners]))
+
+    def renumbered(self, items: Renumbering) -> Sequences:
+        """Return the events of items that stay; sequences left empty are dropped."""
+        left = self.select(items.stays[self.items])
+        return replace(left, items=items.rows[left.items])
 
 
 def join(parts: list[Sequences]) -> Sequences:

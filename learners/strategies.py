@@ -78,11 +78,16 @@ def recipe(name: str, learning: Learning) -> Recipe | None:
     """Return the recipe of a strategy of Avalanche's; none for all others: driftline's own.
 
     Raises:
-        ValueError: there is no such strategy, or avalanche-lib is not installed.
+        ValueError: there is no such strategy, avalanche-lib is not installed, or items expire.
     """
     if not name.startswith(_PREFIX):
         return None
     _check(name)
+    if learning.item_windows:
+        raise ValueError(
+            f"{name} cannot drop items, and learning.item_windows is {learning.item_windows}: "
+            "leave it at 0"
+        )
     try:
         from learners.avalanche import Adapter  # noqa: PLC0415  its import takes seconds
     except ModuleNotFoundError as error:

@@ -210,6 +210,8 @@ class Learning(Section, frozen=True):
     """Items remembered as following an item, and as bought by a user."""
     forget_after: Duration = Duration.parse("365d")
     """Silence after which a user's history is dropped."""
+    item_windows: int = 0
+    """Learnt windows in a row without an item after which it is dropped; 0 keeps all."""
     held_out: float = 0.1
     """The newest share of a window, by time, that the gate judges on."""
     gate_at_most: int = 512

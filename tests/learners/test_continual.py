@@ -259,6 +259,23 @@ def test_a_state_of_layout_1_is_read(tmp_path):
     assert learner.learn(week(2)).recall == actual.learn(week(2)).recall
 
 
+def test_a_state_of_layout_2_is_read(tmp_path):
+    """Its prints are of rows, so they start anew; its items are taken for just seen."""
+    learner = Learner(quick())
+    for number in range(2):
+        learner.learn(week(number, first=30 * number))
+    saved = persistence.collect(learner)
+    saved.texts["layout"] = 2
+    del saved.tensors["catalogue.unseen"]
+    state.write(tmp_path, saved)
+    actual = Learner.load(tmp_path, learner.settings)
+
+    assert {0, 1} == set(learner.catalogue.unseen.tolist())
+    assert [0] * len(learner.catalogue.items) == actual.catalogue.unseen.tolist()
+    assert 0 == len(actual.prints) < len(learner.prints)
+    assert learner.learn(week(2)).recall == actual.learn(week(2)).recall
+
+
 def test_a_damaged_state_is_refused(tmp_path):
     """One flipped bit is noticed."""
     Learner(quick()).save(tmp_path)

@@ -9,8 +9,8 @@ from clicks import clicks
 from hypothesis import given
 from hypothesis import strategies as st
 
+from learners.catalogue import Catalogue
 from learners.sequences import (
-    Catalogue,
     Histories,
     Sequences,
     concatenate,

@@ -12,8 +12,11 @@ WEEK = 7 * 86_400_000
 HOUR = 3_600_000
 
 
-def week(number, *, pattern=0, users=40, items=60, events=12, noise=0.1, shuffled=False):
-    """Return one week; patterns of different number have nothing in common."""
+def week(number, *, pattern=0, users=40, items=60, events=12, noise=0.1, first=0, shuffled=False):
+    """Return one week; patterns of different number have nothing in common.
+
+    Its items are named from i<first> on.
+    """
     random = np.random.default_rng((11, number))
     follower = np.random.default_rng((5, pattern)).permutation(items)
     rows = []
@@ -30,7 +33,7 @@ def week(number, *, pattern=0, users=40, items=60, events=12, noise=0.1, shuffle
         ):
             row["item"] = item
     for row in rows:
-        row |= {"item": f"i{row['item']}", "category": f"c{row['item'] % 4}"}
+        row |= {"item": f"i{first + row['item']}", "category": f"c{(first + row['item']) % 4}"}
     return Window(
         start=number * WEEK,
         end=(number + 1) * WEEK,
