@@ -13,9 +13,10 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced
 
+from connectors.kafka.consumer import Consumer
 from connectors.kafka.messages import Message
 from connectors.kafka.security import client_config
 from connectors.kafka.settings import BusError, Kafka
@@ -159,7 +160,7 @@ class Changelog:
         sent = await producer.send_batch(batch, self._at.topic, partition=self._at.partition)
         return _retrieved(sent)
 
-    async def _span(self, consumer: AIOKafkaConsumer) -> tuple[int, int]:
+    async def _span(self, consumer: Consumer) -> tuple[int, int]:
         try:
             first = await consumer.beginning_offsets([self._at])
             end = await consumer.end_offsets([self._at])
@@ -180,12 +181,12 @@ def _retrieved(future: asyncio.Future[Any]) -> asyncio.Future[Any]:
     return future
 
 
-def reader(kafka: Kafka, *, fetch_bytes: int = _FETCH_BYTES) -> AIOKafkaConsumer:
+def reader(kafka: Kafka, *, fetch_bytes: int = _FETCH_BYTES) -> Consumer:
     """Make a consumer, of no group, that sees what was committed; it is yet to be started.
 
     Where it is sent to an offset that is not there, it says so; it does not go elsewhere.
     """
-    return AIOKafkaConsumer(
+    return Consumer(
         isolation_level="read_committed",
         auto_offset_reset="none",
         enable_auto_commit=False,

@@ -25,11 +25,12 @@ from typing import Any, TypeVar
 
 import fsspec  # type: ignore[import-untyped]  # ships no types
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from msgspec.structs import replace
 
 from connectors.kafka.cloudevents import cloud_event
+from connectors.kafka.consumer import Consumer
 from connectors.kafka.messages import Message, alert_message
 from connectors.kafka.metadata import partitions
 from connectors.kafka.publisher import Publisher
@@ -309,7 +310,7 @@ async def _read(kafka: Kafka, wanted: Callable[[bytes], bool]) -> dict[bytes, by
 @asynccontextmanager
 async def _reader(kafka: Kafka) -> AsyncIterator[tuple[Any, dict[TopicPartition, int]]]:
     name = topic(kafka)
-    consumer = AIOKafkaConsumer(auto_offset_reset="earliest", **client_config(kafka))
+    consumer = Consumer(auto_offset_reset="earliest", **client_config(kafka))
     try:
         await consumer.start()
         everywhere = await partitions(kafka, name)

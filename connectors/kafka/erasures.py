@@ -14,10 +14,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from connectors.kafka.cloudevents import cloud_event
+from connectors.kafka.consumer import Consumer
 from connectors.kafka.messages import Message
 from connectors.kafka.metadata import partitions
 from connectors.kafka.publisher import Publisher
@@ -90,7 +91,7 @@ class Erasures:
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
         self._at = TopicPartition(kafka.topic_prefix + ERASURES, 0)
-        self._consumer: AIOKafkaConsumer | None = None
+        self._consumer: Consumer | None = None
         self._requests: dict[str, tuple[int, Request]] = {}
         self._until: dict[int, int] = {}  # by partition, the furthest of the requests' ends
         self.receipts: dict[tuple[str, str], Receipt] = {}
@@ -113,7 +114,10 @@ class Erasures:
             self.next = max(self.next, end)
         except KafkaError as error:
             await self.close()
-            raise BusError(f"cannot read {self._at.topic}: {error}") from error
+            servers = ", ".join(self._kafka.bootstrap_servers)
+            raise BusError(
+                f"the brokers at {servers} do not let {self._at.topic} be read: {error}"
+            ) from error
 
     def request(self, user: str) -> Request | None:
         """Return the newest request to erase a user."""
@@ -149,9 +153,9 @@ class Erasures:
         if consumer:
             await consumer.stop()
 
-    async def _connect(self) -> AIOKafkaConsumer:
+    async def _connect(self) -> Consumer:
         await partitions(self._kafka, self._at.topic)
-        consumer = AIOKafkaConsumer(
+        consumer = Consumer(
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             enable_auto_commit=False,
@@ -193,7 +197,7 @@ async def ask(kafka: Kafka, user: str) -> Request:
     publisher = Publisher(kafka)
     try:
         everywhere = await partitions(kafka, kafka.clicks)
-        async with AIOKafkaConsumer(**client_config(kafka)) as consumer:
+        async with Consumer(**client_config(kafka)) as consumer:
             ends = await consumer.end_offsets(everywhere)
         request = Request(
             user=user,

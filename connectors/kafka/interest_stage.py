@@ -50,6 +50,7 @@ class InterestStage:
         self._publisher = Publisher(kafka)
         self._erasures = Erasures(kafka)
         self._asking = asyncio.Lock()
+        self._silence = ""
         self._partitions: dict[TP, Partition] = {}
         self._turns: dict[TP, int] = {}
         self._opening: dict[TP, asyncio.Lock] = {}
@@ -140,9 +141,10 @@ class InterestStage:
             BusError: no broker answers, or the topic of erasures is not there.
             StoreError: a store that a partition left behind cannot be opened or written.
         """
-        async with self._asking:
-            await self._erasures.refresh()
+        await self._listen()
         for tp, partition in list(self._partitions.items()):
+            if not self._erasures.since(partition.stamp.erased):
+                continue  # without its turn, which a flush may hold for as long as brokers are away
             async with partition.turn:
                 if not partition.leaving and not partition.broken and partition.erase():
                     try:
@@ -176,7 +178,18 @@ class InterestStage:
         told = [f"{p.source}: {p.trouble}" for p in self._partitions.values() if p.trouble]
         opening = [f"{tp.topic}/{tp.partition}" for tp in self._opening if self._is_opening(tp)]
         told += [f"{source}: its state is being restored" for source in opening]
+        told += [self._silence] if self._silence else []
         return self.sickness() + told + self.further_troubles()
+
+    async def _listen(self) -> None:
+        """Read who is to be erased; an idle worker learns by it alone that no broker answers."""
+        try:
+            async with self._asking:
+                await self._erasures.refresh()
+        except BusError as error:
+            self._silence = str(error)
+            raise
+        self._silence = ""
 
     async def _clean_left_behind(self) -> None:
         """Erase users from stores of partitions that are elsewhere, which nobody else would do.
@@ -223,8 +236,7 @@ class InterestStage:
         return self._worker.flush_interval / 1000
 
     async def _open(self, tp: TP) -> Partition:
-        async with self._asking:
-            await self._erasures.refresh()
+        await self._listen()
         await self.standby.let_go(tp.partition)
         changelog = Changelog(self._kafka, tp.partition)
         path = state_path(self._worker.data, tp.topic, tp.partition)

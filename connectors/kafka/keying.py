@@ -15,9 +15,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from xxhash import xxh3_64_intdigest
 
+from connectors.kafka.consumer import Consumer
 from connectors.kafka.decoding import decode_records
 from connectors.kafka.metadata import partitions
 from connectors.kafka.security import client_config
@@ -128,7 +129,7 @@ class KeyWatch:
 @asynccontextmanager
 async def _reader(kafka: Kafka) -> AsyncIterator[tuple[Any, list[TopicPartition]]]:
     everywhere = await partitions(kafka, kafka.clicks)
-    consumer = AIOKafkaConsumer(enable_auto_commit=False, **client_config(kafka))
+    consumer = Consumer(enable_auto_commit=False, **client_config(kafka))
     try:
         await consumer.start()
         consumer.assign(everywhere)

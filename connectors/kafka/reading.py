@@ -9,9 +9,10 @@ from threading import Thread
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
+from connectors.kafka.consumer import Consumer
 from connectors.kafka.metadata import partitions
 from connectors.kafka.security import client_config
 from connectors.kafka.settings import BusError, Kafka
@@ -110,15 +111,13 @@ def _running() -> Iterator[asyncio.AbstractEventLoop]:
         loop.close()
 
 
-async def _consumer(kafka: Kafka) -> AIOKafkaConsumer:
+async def _consumer(kafka: Kafka) -> Consumer:
     """Make a consumer, which belongs to the event loop that it is made in."""
-    return AIOKafkaConsumer(
-        auto_offset_reset="earliest", enable_auto_commit=False, **client_config(kafka)
-    )
+    return Consumer(auto_offset_reset="earliest", enable_auto_commit=False, **client_config(kafka))
 
 
 async def _assign(
-    consumer: AIOKafkaConsumer, everywhere: list[TopicPartition]
+    consumer: Consumer, everywhere: list[TopicPartition]
 ) -> dict[TopicPartition, int]:
     """Assign partitions, and return where they end."""
     consumer.assign(everywhere)

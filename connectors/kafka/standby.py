@@ -23,11 +23,12 @@ from functools import cache
 from pathlib import Path
 from typing import TextIO
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from msgspec.structs import replace
 
 from connectors.kafka.changelog import reader
+from connectors.kafka.consumer import Consumer
 from connectors.kafka.metadata import partitions
 from connectors.kafka.restore import LOG, Followed, open_copy, set_aside, state_path, taken
 from connectors.kafka.settings import BusError, Kafka
@@ -106,7 +107,7 @@ class Standby:
         self._data = data
         self._quiet = quiet
         self._topic = changelog_name(kafka)
-        self._consumer: AIOKafkaConsumer | None = None
+        self._consumer: Consumer | None = None
         self._partitions: list[TopicPartition] = []
         self._copies: dict[int, _Copy] = {}
         self._read_for: dict[int, _Copy] = {}
@@ -160,7 +161,7 @@ class Standby:
         self._not_before.clear()
         await self._disconnect()
 
-    async def _connect(self) -> AIOKafkaConsumer:
+    async def _connect(self) -> Consumer:
         self._partitions = await partitions(self._kafka, self._topic)
         self._read_for = {}
         consumer = self._consumer = reader(self._kafka, fetch_bytes=_FETCH_BYTES)
@@ -176,7 +177,7 @@ class Standby:
         if consumer:
             await consumer.stop()
 
-    async def _open_due(self, consumer: AIOKafkaConsumer) -> None:
+    async def _open_due(self, consumer: Consumer) -> None:
         """Open the copies that are not open and may be."""
         due = [at for at in self._partitions if self._is_due(at.partition)]
         if not due:
@@ -204,7 +205,7 @@ class Standby:
         self._copies[partition] = _Copy(store=store, followed=followed)
         log.info("%s is a copy: it follows %s from offset %d on", path, name, followed.next)
 
-    def _assign(self, consumer: AIOKafkaConsumer) -> None:
+    def _assign(self, consumer: Consumer) -> None:
         """Have the consumer read on where the copies are, if it reads for others."""
         if self._read_for != self._copies:
             self._read_for = dict(self._copies)
@@ -241,7 +242,7 @@ class Standby:
         else:
             log.warning("there is no copy of %s for now: %s", path.name, error)
 
-    async def _measure(self, consumer: AIOKafkaConsumer) -> None:
+    async def _measure(self, consumer: Consumer) -> None:
         for at in consumer.assignment():
             copy, end = self._copies.get(at.partition), consumer.highwater(at)
             if copy is None or end is None:

@@ -30,10 +30,11 @@ from pathlib import Path
 from typing import Any
 
 import faust
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaError, UnknownMemberIdError
 from msgspec.structs import replace
 
+from connectors.kafka.consumer import Consumer
 from connectors.kafka.decoding import decode_records
 from connectors.kafka.erasures import Erasures, erase_when_asked
 from connectors.kafka.learner_files import LearnerFiles
@@ -225,9 +226,7 @@ async def rewind(kafka: Kafka, topic: str, state: WindowsState) -> dict[int, int
     Raises:
         BusError: no broker answers, the topic is not there, or it ends before the state.
     """
-    consumer = AIOKafkaConsumer(
-        group_id=kafka.group, enable_auto_commit=False, **client_config(kafka)
-    )
+    consumer = Consumer(group_id=kafka.group, enable_auto_commit=False, **client_config(kafka))
     try:
         await consumer.start()
         everywhere = await partitions(kafka, topic)

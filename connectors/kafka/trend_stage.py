@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from connectors.kafka.consumer import Consumer
 from connectors.kafka.messages import Message, alert_message, forecast_message
 from connectors.kafka.partitions import PATIENCE, Stamp, first_offset, reopened
 from connectors.kafka.publisher import Publisher
@@ -187,7 +188,7 @@ class TrendStage:
         """Return the sources read to their end all of whose rollups were merged up to `offset`."""
         rollups = TopicPartition(self._kafka.topic_prefix + ROLLUPS, 0)
         config = client_config(self._kafka)
-        async with AIOKafkaConsumer(group_id=self._kafka.group, **config) as consumer:
+        async with Consumer(group_id=self._kafka.group, **config) as consumer:
             ends = await consumer.end_offsets(list(sources.values()))
             read = {name: await consumer.committed(tp) or 0 for name, tp in sources.items()}
             # Rollups are on the bus before the clicks behind them are committed as read.
