@@ -114,6 +114,7 @@ class Adapter:
         new: Batch,
         *,
         parent: SequenceModel | None,  # noqa: ARG002  Avalanche keeps its own
+        known: int,  # noqa: ARG002  all rows are trained alike
         epochs: int,
         frequency: NDArray[np.float32],  # noqa: ARG002  its softmax runs over all items
         seeds: Seeds,

@@ -115,10 +115,11 @@ class Learner:
             sequences = self._extend(new, lasting, window, seeds)
             standing, absorbed = self._evaluate(sequences, known, seeds)
             self._count(sequences, window, absorbed)
+            brought = len(self.catalogue.items) - known
             sequences = self._expire(sequences)
             held = self._held(sequences, seeds)
             taught = sequences.take(np.flatnonzero(~held))
-            trained = self._train(taught, seeds)
+            trained = self._train(taught, seeds, known=len(self.catalogue.items) - brought)
             packed = self._publish(trained, window)
             self._remember(taught, sequences.take(np.flatnonzero(held)), trained, seeds)
             retention = self._ask()
@@ -210,7 +211,7 @@ class Learner:
         )
         return self.ensemble.stand(self.champion, exam, sequences, known)
 
-    def _train(self, sequences: Sequences, seeds: Seeds) -> _Trained:
+    def _train(self, sequences: Sequences, seeds: Seeds, *, known: int) -> _Trained:
         began = time.perf_counter()
         learning = self.settings.learning
         length = learning.model.max_length
@@ -231,6 +232,7 @@ class Learner:
             self._challenger(seeds),
             new,
             parent=self.champion,
+            known=known,
             epochs=learning.first_epochs if fresh else learning.epochs,
             frequency=self.ensemble.popularity.upto(items),
             seeds=seeds,

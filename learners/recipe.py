@@ -35,6 +35,7 @@ class Recipe(Protocol):
         new: Batch,
         *,
         parent: SequenceModel | None,
+        known: int,
         epochs: int,
         frequency: NDArray[np.float32],
         seeds: Seeds,
@@ -46,7 +47,8 @@ class Recipe(Protocol):
         Args:
             challenger: the parent's copy, or new; knows every item.
             new: the window's inputs.
-            parent: the champion; none before the first window.
+            parent: the champion; none before the first window. It knows every item, too.
+            known: items that are not new in the window; the others come behind them.
             epochs: at most so many times over the inputs.
             frequency: (items,) how often items occurred so far.
             seeds: of the window.
@@ -94,6 +96,7 @@ class OwnRecipe:
         new: Batch,
         *,
         parent: SequenceModel | None,
+        known: int,
         epochs: int,
         frequency: NDArray[np.float32],
         seeds: Seeds,
@@ -110,8 +113,7 @@ class OwnRecipe:
         old = lessons(replayed, learning.model.max_length) if replayed else None
         bound: AbstractContextManager[None] = nullcontext()
         if learning.update_rank and parent is not None and not learning.retrain:
-            known, seed = len(parent.items), seeds.of("updates")
-            bound = low_rank(challenger, learning.update_rank, known, seed)
+            bound = low_rank(challenger, learning.update_rank, known, seeds.of("updates"))
         with bound:
             training.fit(
                 challenger,

@@ -22,6 +22,7 @@ from learners.continual import Learner
 from learners.counts import Counts
 from learners.ewc import Consolidation
 from learners.forgetting import Probes
+from learners.recipe import OwnRecipe
 
 NAMES = "abcdefghij"
 
@@ -308,3 +309,30 @@ def test_avalanche_is_refused():
     """Its memories hold items by row, so its strategies do not start where items expire."""
     with pytest.raises(ValueError, match="avalanche:naive cannot drop items"):
         strategies.recipe("avalanche:naive", quick(item_windows=4).learning)
+
+
+class Told(OwnRecipe):
+    """Driftline's recipe, which keeps what it is told of new items."""
+
+    def __init__(self, learning):
+        super().__init__(learning, torch.device("cpu"))
+        self.shares = []
+
+    def fit(self, challenger, new, *, known, **more):
+        self.shares.append((known, len(challenger.items)))
+        return super().fit(challenger, new, known=known, **more)
+
+
+def test_the_recipe_is_told_which_items_are_new():
+    """Of the first window all are; later those behind the items that have stayed."""
+    settings = quick(item_windows=1, first_epochs=1, epochs=1)
+    recipe = Told(settings.learning)
+    learner = Learner(settings, recipe=recipe)
+    windows = [shifted(number) for number in range(3)]
+    for window in windows:
+        learner.learn(window)
+    names = [names_in(window) for window in windows]
+    both = [len(old & new) for old, new in pairwise(names)]
+
+    expected = list(zip([0, *both], map(len, names), strict=True))
+    assert expected == recipe.shares
