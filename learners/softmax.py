@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,12 +46,45 @@ class Sampler:
         return ids.clamp(max=len(self.expected) - 1)
 
 
+class HalfCrossEntropy(torch.autograd.Function):
+    """The mean cross-entropy over all items, with products in bfloat16 and sums in float32.
+
+    A row of logits is as long as the catalogue. It is kept once, in half the bytes, and becomes the
+    gradient in place.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+        """(n, d), (items, d), (n,) -> ()."""
+        hidden, table = hidden.bfloat16(), table.bfloat16()
+        own = (hidden.float() * table[targets].float()).sum(1)  # (n,)
+        weights = hidden @ table.T  # (n, items)
+        most = weights.amax(1, keepdim=True)
+        weights.sub_(most).exp_()
+        total = weights.sum(1, dtype=torch.float32)  # (n,)
+        ctx.save_for_backward(hidden, table, targets, weights, total)
+        return (total.log() + most[:, 0].float() - own).mean()
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Return the gradients for hidden states, (n, d), and table, (items, d)."""
+        hidden, table, targets, weights, total = ctx.saved_tensors
+        share = gradient[0] / len(targets)
+        by_row = (share / total)[:, None]  # (n, 1)
+        for_hidden = (weights @ table).float() * by_row - table[targets].float() * share
+        for_table = (weights.T @ (hidden.float() * by_row).bfloat16()).float()
+        for_table.index_add_(0, targets, hidden.float() * -share)
+        return for_hidden, for_table, None
+
+
 def cross_entropy(
     model: SequenceModel,
     hidden: Tensor,
     targets: Tensor,
     sampler: Sampler | None,
     generator: torch.Generator,
+    *,
+    half: bool = False,
 ) -> tuple[Tensor, Candidates]:
     """Return the mean loss over n targets, (), and the candidates it ran over.
 
@@ -65,9 +99,13 @@ def cross_entropy(
         targets: (n,) items.
         sampler: of negatives; none takes all items.
         generator: of the draws.
+        half: multiply in bfloat16 where the softmax runs over all items.
     """
     if sampler is None:
         everything = Candidates(table=model.table(), ids=None, expected=None)
+        if half:
+            loss: Tensor = HalfCrossEntropy.apply(hidden, everything.table, targets)
+            return loss, everything
         return functional.cross_entropy(hidden @ everything.table.T, targets), everything
     ids = sampler.draw(generator)
     rows = model.rows(torch.cat([targets, ids]))  # one look-up, one pass over its gradient

@@ -82,7 +82,9 @@ def step(
     """
     optimiser.zero_grad(set_to_none=True)
     hidden = model(batch)
-    loss, candidates = cross_entropy(model, hidden, batch.targets, sampler, generator)
+    loss, candidates = cross_entropy(
+        model, hidden, batch.targets, sampler, generator, half=settings.half_precision
+    )
     if parent is not None and replayed is not None:
         old = replayed[:, None].expand(batch.asked.shape)[batch.asked]
         loss = loss + settings.distillation * distillation(

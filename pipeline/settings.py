@@ -184,6 +184,8 @@ class Learning(Section, frozen=True):
     learning_rate: float = 2e-3
     full_softmax_up_to: int = 5_000
     """With more items than this, training draws negatives."""
+    half_precision: bool = False
+    """Whether the softmax over all items multiplies in bfloat16 while training: half the memory."""
     negatives: int = 1024
     """Negatives drawn for a training step."""
     replay: float = 0.1

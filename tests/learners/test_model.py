@@ -94,6 +94,21 @@ def test_sampled_softmax_estimates_the_full_one():
     torch.testing.assert_close(expected, actual, atol=0.02, rtol=0)
 
 
+def test_half_precision_comes_close_to_the_full_one():
+    """Loss and slopes of the softmax over all items, to what bfloat16's eight bits can tell."""
+    model, batch = made(), batch_of()
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    losses = [
+        cross_entropy(model, model(batch), batch.targets, None, seeded(), half=half)[0]
+        for half in (False, True)
+    ]
+    slopes = [torch.autograd.grad(loss, weights, allow_unused=True) for loss in losses]
+
+    torch.testing.assert_close(*losses, atol=0.01, rtol=0)
+    for expected, actual in zip(*slopes, strict=True):
+        torch.testing.assert_close(expected, actual, atol=0.01, rtol=0)
+
+
 def test_distillation_vanishes_only_where_both_agree():
     """A challenger equal to its parent has nothing to learn from it; another one has."""
     parent, batch = made(), batch_of()
