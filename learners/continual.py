@@ -115,11 +115,10 @@ class Learner:
             sequences = self._extend(new, lasting, window, seeds)
             standing, absorbed = self._evaluate(sequences, known, seeds)
             self._count(sequences, window, absorbed)
-            brought = len(self.catalogue.items) - known
-            sequences = self._expire(sequences)
+            sequences, known = self._expire(sequences, known)
             held = self._held(sequences, seeds)
             taught = sequences.take(np.flatnonzero(~held))
-            trained = self._train(taught, seeds, known=len(self.catalogue.items) - brought)
+            trained = self._train(taught, seeds, known=known)
             packed = self._publish(trained, window)
             self._remember(taught, sequences.take(np.flatnonzero(held)), trained, seeds)
             retention = self._ask()
@@ -323,24 +322,25 @@ class Learner:
         self.ensemble.learn(sequences, absorbed, factor)
         self.until = window.end
 
-    def _expire(self, sequences: Sequences) -> Sequences:
-        """Drop the items that too many windows went by without; return what is left of this one.
+    def _expire(self, sequences: Sequences, known: int) -> tuple[Sequences, int]:
+        """Drop the items that too many windows went by without.
 
         Neither training nor gate nor checkpoint sees their rows or events any more. A window that
-        teaches nothing, as when a source fails, does not count.
+        teaches nothing, as when a source fails, does not count. Returns what is left of this one,
+        and of the items known before it.
         """
         most = self.settings.learning.item_windows
         if not len(sequences.targets()):
-            return sequences
+            return sequences, known
         self.catalogue.pass_window(sequences.items[sequences.fresh])
         if not most or self.catalogue.unseen.max() < most:
-            return sequences
+            return sequences, known
         items = self.catalogue.expire(most)
         self.histories.past = self.histories.past.renumbered(items)
         for holder in (self.ensemble, self.recipe, self.anchors, self.probes, self.champion):
             if holder is not None:
                 holder.renumber(items)
-        return sequences.renumbered(items)
+        return sequences.renumbered(items), int(items.stays[:known].sum())
 
     def _held(self, sequences: Sequences, seeds: Seeds) -> NDArray[np.bool_]:
         """Draw the sequences that no training sees, only the gate and the probes, (n,)."""
