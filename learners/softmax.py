@@ -49,8 +49,7 @@ class Sampler:
 class HalfCrossEntropy(torch.autograd.Function):
     """The mean cross-entropy over all items, with products in bfloat16 and sums in float32.
 
-    A row of logits is as long as the catalogue. It is kept once, in half the bytes, and becomes the
-    gradient in place.
+    A row of logits is as long as the catalogue: it is kept once, in half the bytes.
     """
 
     @staticmethod
