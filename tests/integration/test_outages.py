@@ -1,5 +1,6 @@
 """Brokers or a disk are gone amid the work: the worker says why it waits, and goes on by itself."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -9,9 +10,11 @@ import urllib.error
 import urllib.request
 
 import pytest
+from aiokafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 from live import Live, Offline, shopping
 
+from connectors.kafka.consumer import Consumer
 from deploy.kafka.cluster import Cluster, missing
 
 AWAY_SECONDS = 8
@@ -20,6 +23,12 @@ AWAY_SECONDS = 8
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as free:
         return free.getsockname()[1]
+
+
+def require_kafka():
+    lack = missing()
+    if lack:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no Kafka to kill: {lack}")
 
 
 def ready(port):
@@ -44,9 +53,7 @@ def check(live):
 
 def test_a_worker_outlives_the_loss_of_all_brokers(tmp_path):
     """Longer than its session: it is the same process that goes on, and nothing is lost."""
-    lack = missing()
-    if lack:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no Kafka to kill: {lack}")
+    require_kafka()
     batch, port = shopping(40, seed=7), free_port()
     with Cluster(directory=tmp_path / "kafka") as cluster:
         admin = KafkaAdminClient(bootstrap_servers=cluster.bootstrap)
@@ -70,6 +77,28 @@ def test_a_worker_outlives_the_loss_of_all_brokers(tmp_path):
             live.stop()
             check(live)
             live.admin.close()
+
+
+def test_a_consumer_stops_while_its_broker_is_away(tmp_path):
+    """A fetch that waits for its next attempt ends, and nobody is cancelled along with it."""
+    require_kafka()
+
+    async def story(cluster):
+        at = TopicPartition("clicks", 0)
+        consumer = Consumer(bootstrap_servers=cluster.bootstrap, retry_backoff_ms=30_000)
+        await consumer.start()
+        consumer.assign([at])
+        await consumer.seek_to_end(at)
+        cluster.kill(0)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(consumer.getone(at), 3)
+        await consumer.stop()  # raises where the fetch's cancellation gets out
+
+    with Cluster(directory=tmp_path / "kafka") as cluster:
+        admin = KafkaAdminClient(bootstrap_servers=cluster.bootstrap)
+        admin.create_topics({"clicks": {"num_partitions": 1, "replication_factor": 1}})
+        admin.close()
+        asyncio.run(story(cluster))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
