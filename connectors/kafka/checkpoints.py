@@ -317,10 +317,9 @@ async def _reader(kafka: Kafka) -> AsyncIterator[tuple[Any, dict[TopicPartition,
         consumer.assign(everywhere)
         yield consumer, await consumer.end_offsets(everywhere)
     except KafkaError as error:
-        servers = ", ".join(kafka.bootstrap_servers)
         raise BusError(
-            f"cannot read {name} at {servers}: {error}; is the broker running, and are kafka.tls "
-            f"and kafka.sasl set as it wants?"
+            f"cannot read {name} at {kafka.servers}: {error}; is the broker running, and are "
+            "kafka.tls and kafka.sasl set as it wants?"
         ) from error
     finally:
         await consumer.stop()

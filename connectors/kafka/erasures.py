@@ -114,9 +114,8 @@ class Erasures:
             self.next = max(self.next, end)
         except KafkaError as error:
             await self.close()
-            servers = ", ".join(self._kafka.bootstrap_servers)
             raise BusError(
-                f"the brokers at {servers} do not let {self._at.topic} be read: {error}"
+                f"the brokers at {self._kafka.servers} do not let {self._at.topic} be read: {error}"
             ) from error
 
     def request(self, user: str) -> Request | None:

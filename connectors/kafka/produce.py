@@ -99,7 +99,7 @@ async def _produce(
         return await _play(sender, records, speed, progress)
     except KafkaError as error:
         raise BusError(
-            f"cannot produce to {kafka.received} at {', '.join(kafka.bootstrap_servers)}: {error}; "
+            f"cannot produce to {kafka.received} at {kafka.servers}: {error}; "
             "is the broker running, and are kafka.tls and kafka.sasl set as it wants?"
         ) from error
     finally:

@@ -34,9 +34,8 @@ class Publisher:
             sent = [await self._send(message) for message in messages]
             await asyncio.gather(*sent)
         except KafkaError as error:
-            servers = ", ".join(self._kafka.bootstrap_servers)
             raise BusError(
-                f"the brokers at {servers} did not take what was sent: {error}"
+                f"the brokers at {self._kafka.servers} did not take what was sent: {error}"
             ) from error
 
     async def partitions(self, topic: str) -> list[int]:

@@ -90,10 +90,9 @@ class TopicReader:
         try:
             return asyncio.run_coroutine_threadsafe(step, self._loop).result()
         except KafkaError as error:
-            servers = ", ".join(self._kafka.bootstrap_servers)
             raise BusError(
-                f"cannot read {self._topic} at {servers}: {error}; is the broker running, and are "
-                "kafka.tls and kafka.sasl set as it wants?"
+                f"cannot read {self._topic} at {self._kafka.servers}: {error}; is the broker "
+                "running, and are kafka.tls and kafka.sasl set as it wants?"
             ) from error
 
 

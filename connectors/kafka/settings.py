@@ -67,6 +67,11 @@ class Kafka(Section, frozen=True):
     sasl: Sasl = Sasl()
 
     @property
+    def servers(self) -> str:
+        """The brokers named, as a message tells of them."""
+        return ", ".join(self.bootstrap_servers)
+
+    @property
     def received(self) -> str:
         """The full name of the topic that clicks come in by."""
         return self.topic_prefix + self.clicks_topic

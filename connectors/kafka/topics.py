@@ -209,18 +209,17 @@ def _set_command(kafka: Kafka, topic: str, key: str, value: str) -> str:
 def _admin(kafka: Kafka) -> Iterator[KafkaAdminClient]:
     config = client_config(kafka)
     _require_reachable(kafka.bootstrap_servers)
-    servers = ", ".join(kafka.bootstrap_servers)
     try:
         admin = KafkaAdminClient(bootstrap_timeout_ms=CONNECT_SECONDS * 1000, **config)
     except KafkaError as error:
         raise BusError(
-            f"a broker listens at {servers} but does not let us in ({error}): are kafka.tls and "
-            f"kafka.sasl set as it wants?"
+            f"a broker listens at {kafka.servers} but does not let us in ({error}): are kafka.tls "
+            f"and kafka.sasl set as it wants?"
         ) from error
     try:
         yield admin
     except KafkaError as error:
-        raise BusError(f"the brokers at {servers} refused: {error}") from error
+        raise BusError(f"the brokers at {kafka.servers} refused: {error}") from error
     finally:
         admin.close()
 

@@ -236,10 +236,9 @@ async def rewind(kafka: Kafka, topic: str, state: WindowsState) -> dict[int, int
         starts = {at: _start(state, at, first[at], last[at]) for at in everywhere}
         await _commit(consumer, starts)
     except KafkaError as error:
-        servers = ", ".join(kafka.bootstrap_servers)
         raise BusError(
-            f"cannot set offsets of {topic} at {servers}: {error}; is the broker running, and are "
-            "kafka.tls and kafka.sasl set as it wants?"
+            f"cannot set offsets of {topic} at {kafka.servers}: {error}; is the broker running, "
+            "and are kafka.tls and kafka.sasl set as it wants?"
         ) from error
     finally:
         await consumer.stop()
