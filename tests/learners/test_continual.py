@@ -25,6 +25,21 @@ def told(report):
     return msgspec.to_builtins(msgspec.structs.replace(report, training_seconds=0.0))
 
 
+def reported(settings, windows):
+    """Return what a learner tells of windows."""
+    learner = Learner(settings)
+    return [told(learner.learn(window)) for window in windows]
+
+
+def resumed(settings, windows, count, directory):
+    """Return what is told of windows by a learner, and from `count` on by one made of its state."""
+    first = Learner(settings)
+    found = [told(first.learn(window)) for window in windows[:count]]
+    first.save(directory)
+    second = Learner.load(directory, settings)
+    return found + [told(second.learn(window)) for window in windows[count:]]
+
+
 def test_a_window_is_evaluated_before_it_is_trained_on():
     """A pattern that is new in a window is missed there, and found in the next."""
     learner = Learner(quick(gate_forgetting=1.0))
@@ -53,17 +68,9 @@ def test_a_window_is_evaluated_before_it_is_trained_on():
 )
 def test_a_resumed_learner_goes_on_as_if_it_had_never_stopped(tmp_path, changes):
     """Reports and checkpoint ids after a restart equal those without one."""
-    settings = quick(**changes)
-    whole = Learner(settings)
-    expected = [told(whole.learn(week(number))) for number in range(4)]
+    settings, weeks = quick(**changes), [week(number) for number in range(4)]
 
-    first = Learner(settings)
-    actual = [told(first.learn(week(number))) for number in range(2)]
-    first.save(tmp_path)
-    second = Learner.load(tmp_path, settings)
-    actual += [told(second.learn(week(number))) for number in range(2, 4)]
-
-    assert expected == actual
+    assert reported(settings, weeks) == resumed(settings, weeks, 2, tmp_path)
 
 
 def test_saving_does_not_change_the_state(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_continual import EVERYTHING, told
+from test_continual import EVERYTHING, reported, resumed
 from test_model import batch_of, made
 from test_sequences import packed, unpacked, walks
 from weeks import WEEK, quick, week
@@ -177,12 +177,11 @@ def test_what_was_important_lines_up():
 def test_items_that_are_not_dead_yet_change_nothing():
     """Up to the first item that goes, reports are those of a learner that keeps all."""
 
-    def reports(**changes):
-        learner = Learner(quick(**EVERYTHING, **changes))
-        found = [told(learner.learn(shifted(number))) for number in range(4)]
+    def unnamed(**changes):
+        found = reported(quick(**EVERYTHING, **changes), [shifted(number) for number in range(4)])
         return [report | {"checkpoint": None, "champion": None} for report in found]
 
-    expected, actual = reports(), reports(item_windows=3)
+    expected, actual = unnamed(), unnamed(item_windows=3)
 
     assert expected[:3] == actual[:3]
     assert (150, 120) == (expected[3]["items"], actual[3]["items"])
@@ -236,17 +235,10 @@ def test_all_that_is_held_is_of_items_of_the_last_windows(tmp_path, changes):
 @pytest.mark.parametrize("changes", [EVERYTHING, {"update_rank": 4, "replay_policy": "loss"}])
 def test_a_resumed_learner_drops_the_same(tmp_path, changes):
     """Reports and checkpoint ids after a restart equal those without one."""
-    settings = quick(item_windows=2, **changes)
-    whole = Learner(settings)
-    expected = [told(whole.learn(shifted(number))) for number in range(5)]
+    settings, windows = quick(item_windows=2, **changes), [shifted(number) for number in range(5)]
+    expected = reported(settings, windows)
 
-    first = Learner(settings)
-    actual = [told(first.learn(shifted(number))) for number in range(3)]
-    first.save(tmp_path)
-    second = Learner.load(tmp_path, settings)
-    actual += [told(second.learn(shifted(number))) for number in range(3, 5)]
-
-    assert expected == actual
+    assert expected == resumed(settings, windows, 3, tmp_path)
     assert expected[-1]["items"] <= 90
 
 
