@@ -117,8 +117,8 @@ class Consolidation:
     def renumber(self, items: Renumbering) -> None:
         """Drop the rows of items that are gone."""
         for diagonal in (self.fisher, self.anchor):
-            for name in diagonal.keys() & {"items"}:
-                diagonal[name] = stay(diagonal[name], items)
+            if "items" in diagonal:
+                diagonal["items"] = stay(diagonal["items"], items)
 
     def pull(self, model: SequenceModel, strength: float) -> None:
         """Add the gradient of strength / 2 * sum(fisher * (weights - anchor)^2)."""
