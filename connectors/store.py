@@ -95,7 +95,10 @@ class Store:
             access = AccessType.read_write()
             if read_only:  # beside the log of whoever writes
                 access = AccessType.read_only(error_if_log_file_exist=False)
-            self._db = Rdict(str(path), _options(), access_type=access)
+            options = _options()
+            # Its column family named, or RocksDB takes that one's options from the disk: without
+            # cache and filters, which cannot be written down.
+            self._db = Rdict(str(path), options, {"default": options}, access)
         except Exception as error:  # noqa: BLE001  rocksdict raises bare Exception
             raise _told(error, f"cannot open the state store {path}") from None
         self._durable = WriteOptions()

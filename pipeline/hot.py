@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import interest
-from pipeline.packing import decode, encode
+from pipeline.packing import decode, encode, words
 
 AT_ONCE = 1024
 """States encoded in one go."""
@@ -33,7 +33,7 @@ class HotStates:
         self._capacity = capacity
         self._rows: dict[str, int] = {}
         self._users: list[str] = []  # by row
-        self._new = interest.new_state()
+        self._new = words(np.array([interest.new_state()]))[0]
         room = min(capacity, FIRST) + ROOM
         self._dirty = np.zeros(room, np.bool_)
         self.array = np.zeros(room, interest.STATE)  # takes memory as rows are used
@@ -48,11 +48,12 @@ class HotStates:
         missing = [user for user in users if user not in self._rows]
         if missing:
             stored = self._load(missing)
-            states = decode([data for data in stored if data is not None])
+            states = words(decode([data for data in stored if data is not None]))
             first = len(self._users)
             self._make_room(first + len(missing))
-            self.array[[row for row, data in enumerate(stored, first) if data is None]] = self._new
-            self.array[[row for row, data in enumerate(stored, first) if data is not None]] = states
+            room = words(self.array)
+            room[[row for row, data in enumerate(stored, first) if data is None]] = self._new
+            room[[row for row, data in enumerate(stored, first) if data is not None]] = states
             self._rows |= {user: row for row, user in enumerate(missing, first)}
             self._users += missing
         rows = np.fromiter((self._rows[user] for user in users), np.int64, len(users))
@@ -65,7 +66,8 @@ class HotStates:
         states: list[tuple[str, bytes]] = []
         for some in np.split(rows, range(AT_ONCE, len(rows), AT_ONCE)):
             users = [self._users[row] for row in some.tolist()]
-            states += zip(users, encode(self.array[some]), strict=True)
+            copied = words(self.array)[some].view(interest.STATE).reshape(len(some))
+            states += zip(users, encode(copied), strict=True)
         self._dirty[:] = False
         if self.crowded:
             self._rows.clear()
@@ -77,7 +79,7 @@ class HotStates:
         row = self._rows.pop(user, None)
         if row is None:
             return False
-        self.array[row] = self._new
+        words(self.array)[row] = self._new
         self._dirty[row] = False
         self._users[row] = ""
         return True

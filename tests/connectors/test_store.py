@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from connectors.store import Store, StoreError
+from connectors.store import MEMORY, Store, StoreError
 from pipeline.engine import Changes
 
 
@@ -20,6 +20,15 @@ def test_what_is_committed_is_there_after_reopening(tmp_path):
         assert ("books", None) == (store.name(7), store.name(8))
         assert (b"p", b"v", None) == (store.progress(), store.get("mine"), store.get("other"))
         assert [("anna", b"1"), ("ben", b"2")] == list(store.states())
+
+
+def test_a_store_that_was_there_has_the_shared_cache_and_filters(tmp_path):
+    """RocksDB's own log says so: as for a new one, and not what it would take by default."""
+    for _ in range(2):
+        Store(tmp_path / "db").close()
+        log = (tmp_path / "db/LOG").read_text().replace(" ", "")
+        assert f"capacity:{MEMORY}" in log
+        assert "filter_policy:bloomfilter" in log
 
 
 def test_a_later_commit_replaces_an_earlier_one(tmp_path):
