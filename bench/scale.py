@@ -6,7 +6,7 @@ users, categories, the history behind each user, partitions. Who clicks follows 
 exponent 1 over all users, and each of them has a state in the store before the clock starts. Each
 point runs in a process of its own; its clock is that process's CPU time, all threads together.
 
-`--big` has ten million users, too: that takes some 15 GB of disk and three minutes.
+`--big` has ten million users, too: that takes some 15 GB of disk and four minutes.
 """
 
 from __future__ import annotations

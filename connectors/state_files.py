@@ -10,7 +10,7 @@ import numpy as np
 from connectors.store import CorruptStoreError, Store, StoreError
 from connectors.wire import encode_profile
 from pipeline.engine import decode_progress
-from pipeline.interest import StateError, profile
+from pipeline.interest import StateError, profiles
 from pipeline.kernel import snapshot
 from pipeline.packing import decode
 
@@ -84,7 +84,8 @@ def _profiles(store: Store) -> Iterator[bytes]:
         return store.name(number) or f"#{number:016x}"
 
     for user, data in store.states():
-        yield encode_profile(profile(user, snapshot(_decoded(user, data)), name))
+        [profile] = profiles([(user, snapshot(_decoded(user, data)))], name)
+        yield encode_profile(profile)
 
 
 def _decoded(user: str, data: bytes) -> np.void:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -78,7 +79,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 def write_profiles(path: Path, store: Store, engine: Engine) -> int:
     """Write every user's interests at the end to a Parquet file; return how many users."""
     users = 0
-    rows: list[InterestProfile] = []
+    rows: list[tuple[str, np.void]] = []
     temporary = path.with_name(path.name + ".tmp")
     with pq.ParquetWriter(temporary, PROFILES, compression="zstd") as writer:
         for user, data in store.states():
@@ -86,11 +87,11 @@ def write_profiles(path: Path, store: Store, engine: Engine) -> int:
             if not state["events"]:
                 continue
             users += 1
-            rows.append(engine.profile(user, snapshot(state)))
+            rows.append((user, snapshot(state)))
             if len(rows) == _ROWS_A_GROUP:
-                writer.write_table(_table(rows))
+                writer.write_table(_table(engine.profiles(rows)))
                 rows.clear()
-        writer.write_table(_table(rows))
+        writer.write_table(_table(engine.profiles(rows)))
     temporary.replace(path)
     return users
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline import drift, interest, kernel
 from pipeline.events import NO_CODE, Clicks, Column, DriftAlert, InterestProfile, SourcePosition
 from pipeline.hot import HotStates, Load
-from pipeline.interest import SNAPSHOT, profile
+from pipeline.interest import SNAPSHOT, profiles
 from pipeline.packing import decode
 from pipeline.prior import UNIFORM, Prior
 from pipeline.rollups import Rollup, Rollups, RollupsState
@@ -64,7 +64,7 @@ class Effects:
     """What a batch gave rise to, each list in the order of the log."""
 
     alerts: list[DriftAlert]
-    profiles: list[tuple[str, np.void]]  # user and snapshot, for `Engine.profile`
+    profiles: list[tuple[str, np.void]]  # user and snapshot, for `Engine.profiles`
     rollups: list[Rollup]
     late: list[int]
     """Positions of events that came too late for their user."""
@@ -222,9 +222,9 @@ class Engine:
         if self._hot.forget(user) or self._load([user])[0] is not None:
             self._erased.append(user)
 
-    def profile(self, user: str, snapshot: np.void) -> InterestProfile:
-        """Return what a user wants, as a snapshot of the state has it (`kernel.snapshot`)."""
-        return profile(user, snapshot, self.name)
+    def profiles(self, taken: Sequence[tuple[str, np.void]]) -> list[InterestProfile]:
+        """Return what users want, as snapshots of their states have it (`kernel.snapshot`)."""
+        return profiles(taken, self.name)
 
     def name(self, number: int) -> str:
         """Return the text behind a symbol."""

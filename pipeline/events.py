@@ -132,7 +132,7 @@ USER_KINDS = frozenset({AlertKind.USER_MIGRATION, AlertKind.USER_JUMP})
 """Kinds of alerts whose subject is a user."""
 
 
-class Interest(msgspec.Struct, frozen=True):
+class Interest(msgspec.Struct, frozen=True, gc=False):
     """A category and its weight: a share of the whole, 0 to 1."""
 
     category: str

@@ -6,7 +6,7 @@ which it is stored and sent in `pipeline.packing`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,22 +136,37 @@ def recent(state: np.void, most: int = RECENT) -> NDArray[np.intp]:
     return np.arange(events - 1, events - 1 - min(events, most, RECENT), -1) % RECENT
 
 
-def profile(user: str, snapshot: np.void, names: Names) -> InterestProfile:
-    """Put a record of `SNAPSHOT` into words."""
-    newest = snapshot["recent_item"][: min(int(snapshot["events"]), RECENT)]
-    return InterestProfile(
-        user_id=user,
-        time=int(snapshot["time"]),
-        events=int(snapshot["events"]),
-        short_term=_interests(snapshot["short"], names),
-        long_term=_interests(snapshot["long"], names),
-        recent_items=[names(number) for number in newest.tolist()],
-    )
-
-
-def _interests(heaviest: NDArray[np.void], names: Names) -> list[Interest]:
+def profiles(taken: Sequence[tuple[str, np.void]], names: Names) -> list[InterestProfile]:
+    """Put n users' records of `SNAPSHOT` into words."""
+    snapshots = np.frombuffer(b"".join([record.tobytes() for _, record in taken]), SNAPSHOT)
+    short, long = snapshots["short"], snapshots["long"]
+    items = snapshots["recent_item"]
+    numbers = short["category"], long["category"], items
+    met = np.unique(np.concatenate([column.ravel() for column in numbers]))
+    named = {number: names(number) for number in met.tolist()}
     return [
-        Interest(names(category), round(share, 4))
-        for category, share in heaviest.tolist()
-        if share > 0
+        InterestProfile(
+            user_id=user,
+            time=time,
+            events=events,
+            short_term=short_term,
+            long_term=long_term,
+            recent_items=[named[number] for number in newest[:events]],
+        )
+        for (user, _), time, events, short_term, long_term, newest in zip(
+            taken,
+            snapshots["time"].tolist(),
+            snapshots["events"].tolist(),
+            _interests(short, named),
+            _interests(long, named),
+            items.tolist(),
+            strict=True,
+        )
     ]
+
+
+def _interests(heaviest: NDArray[np.void], named: Mapping[int, str]) -> Iterator[list[Interest]]:
+    share = heaviest["share"]
+    rows = heaviest["category"].tolist(), share.round(4).tolist(), (share > 0).sum(1).tolist()
+    for categories, shares, count in zip(*rows, strict=True):
+        yield [Interest(named[categories[n]], shares[n]) for n in range(count)]

@@ -12,7 +12,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
-from heapq import nsmallest
 from itertools import pairwise
 from typing import TypeVar
 
@@ -251,4 +250,4 @@ def _cut(sample: dict[int, _Sampled], most: int) -> None:
 
 
 def _smallest(sample: dict[int, _Sampled], most: int) -> dict[int, _Sampled]:
-    return {number: sample[number] for number in nsmallest(most, sample)}
+    return {number: sample[number] for number in sorted(sample)[:most]}

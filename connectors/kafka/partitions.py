@@ -261,11 +261,12 @@ class Partition:
 
     async def _profile_messages(self) -> list[Message]:
         """Put profiles into records, and let other partitions have their turn meanwhile."""
-        messages = []
-        for count, (user, snapshot) in enumerate(self._profiles.items(), start=1):
-            messages.append(profile_message(self.engine.profile(user, snapshot), self.source))
-            if count % PROFILES_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        messages: list[Message] = []
+        taken = list(self._profiles.items())
+        for start in range(0, len(taken), PROFILES_AT_ONCE):
+            profiles = self.engine.profiles(taken[start : start + PROFILES_AT_ONCE])
+            messages += [profile_message(profile, self.source) for profile in profiles]
+            await asyncio.sleep(0)
         return messages
 
     async def close(self) -> None:

@@ -35,7 +35,7 @@ def kept(directory, batch, *, commits=3, first=0):
     size = -(-len(batch) // commits)
     for number in range(commits):
         effects = engine.process(batch.take(slice(number * size, (number + 1) * size)))
-        told += [engine.profile(user, state) for user, state in effects.profiles]
+        told += engine.profiles(effects.profiles)
         if number >= first:
             history.add(effects.profiles)
             history.flush(number + 1)

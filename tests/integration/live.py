@@ -319,7 +319,7 @@ class Offline:
         batch, rejects = decode_records(fresh, source, self._source)
         effects = engine.process(batch)
         self.alerts |= {alert.id: alert for alert in effects.alerts}
-        self.profiles |= {u: engine.profile(u, s) for u, s in effects.profiles}
+        self.profiles |= {told.user_id: told for told in engine.profiles(effects.profiles)}
         for rollup in effects.rollups:
             self._merge.add(rollup)
         stamp.next = records[-1].offset + 1
@@ -333,9 +333,8 @@ def stamp_of(store: Store) -> Stamp:
 def interests(store: Store, settings: Settings) -> dict[str, InterestProfile]:
     """Return what every user of a store wants."""
     engine = Engine(settings, name=store.name)
-    return {
-        user: engine.profile(user, snapshot(decode([data])[0])) for user, data in store.states()
-    }
+    taken = [(user, snapshot(decode([data])[0])) for user, data in store.states()]
+    return {told.user_id: told for told in engine.profiles(taken)}
 
 
 def progress(data: bytes | None) -> Progress:

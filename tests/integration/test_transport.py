@@ -168,3 +168,21 @@ asyncio.run(hang())
 """
     command = [sys.executable, "-c", story]
     assert 1 == subprocess.run(command, timeout=50, check=False).returncode
+
+
+def test_records_do_not_set_the_collector_off(tmp_path):
+    """A fetch makes some 50,000 objects at once; they are not searched for cycles meanwhile."""
+    story = f"""
+import gc, pathlib
+from connectors.kafka import transport
+from connectors.kafka.settings import Kafka
+
+transport.batch_app(Kafka(), datadir=pathlib.Path({str(tmp_path)!r}))
+gc.collect()
+looked = []
+gc.callbacks.append(lambda phase, info: looked.append(phase))
+fetched = [[number] for number in range(50_000)]
+raise SystemExit(len(looked))
+"""
+    command = [sys.executable, "-c", story]
+    assert 0 == subprocess.run(command, timeout=50, check=False).returncode

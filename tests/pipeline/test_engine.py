@@ -60,7 +60,7 @@ class Recorder:
     def process(self, batch):
         effects = self.engine.process(batch)
         self.alerts += effects.alerts
-        self.profiles += [self.engine.profile(user, state) for user, state in effects.profiles]
+        self.profiles += self.engine.profiles(effects.profiles)
         self.rollups += effects.rollups
         self.late += effects.late
 
