@@ -61,6 +61,8 @@ class Observed:
     changelogs: dict[int, Content]
     alerts: list[tuple[str, bytes]]
     """Id and content, as often as it was said."""
+    learners: set[str]
+    """Ids of those that a learner raised: a training decides on them, which a pass has none of."""
     dead_letters: list[tuple[int, int]]
     not_erased: list[str]
     """Where an erased user is found all the same."""
@@ -148,7 +150,7 @@ def judge(expected: Expected, observed: Observed) -> Verdict:
         said.setdefault(name, set()).add(alert)
     verdict.duplicates = len(observed.alerts) - len(said)
     verdict.lost_alerts = sorted(expected.alerts.keys() - said.keys())
-    verdict.unknown_alerts = sorted(said.keys() - expected.alerts.keys())
+    verdict.unknown_alerts = sorted(said.keys() - expected.alerts.keys() - observed.learners)
     verdict.two_contents = sorted(
         name for name, kinds in said.items() if kinds != {expected.alerts.get(name, min(kinds))}
     )

@@ -30,6 +30,7 @@ from connectors.kafka.topics import ROLLUPS, changelog_name, create, topics
 from connectors.store import Store, meta_key
 from connectors.wire import decode_alert
 from deploy.kafka.cluster import Cluster
+from pipeline.events import AlertKind
 
 PARTITIONS = 6
 BROKER_AWAY_SECONDS = 3.0
@@ -288,11 +289,13 @@ async def _observed(kafka: Kafka, fleet: Fleet, erasing: Erasing) -> Observed:
     for record in await _read(kafka, changelog_name(kafka), PARTITIONS):
         changelogs[record.partition].append((record.key or b"", record.value))
     letters = [dict(r.headers) for r in await _read(kafka, prefix + DEAD_LETTERS, 1)]
-    alerts = [r.value or b"" for r in await _read(kafka, prefix + ALERTS, PARTITIONS)]
+    records = [r.value or b"" for r in await _read(kafka, prefix + ALERTS, PARTITIONS)]
+    alerts = [decode_alert(record) for record in records]
     return Observed(
         disks=_disks(kafka, fleet),
         changelogs={number: content(items) for number, items in changelogs.items()},
-        alerts=[(decode_alert(alert).id, alert) for alert in alerts],
+        alerts=[(alert.id, record) for alert, record in zip(alerts, records, strict=True)],
+        learners={alert.id for alert in alerts if alert.kind is AlertKind.MODEL_STALE},
         dead_letters=[
             (int(letter["driftline-partition"]), int(letter["driftline-offset"]))
             for letter in letters

@@ -73,8 +73,13 @@ class InterestStage:
         tp = TP(span.topic, span.partition)
         async with self._opening.setdefault(tp, asyncio.Lock()):
             partition = self._partitions.get(tp) or await self._open(tp)
-            async with partition.turn:
-                start = partition.begin(span)
+            try:
+                async with partition.turn:
+                    start = partition.begin(span)
+            except BusError:  # also where the span is of before a long sleep, and nobody is told
+                self._partitions.pop(tp, None)
+                await self._discard(partition)
+                raise
             self._partitions[tp] = partition
             self._cleaned.pop(tp, None)
             self._turns[tp] = span.turn

@@ -6,13 +6,21 @@ import shutil
 import time
 from collections import Counter
 
+import msgspec
 import pytest
 from live import Live, Offline, shopping
 
 from connectors.kafka.changelog import Changelog, FencedError
-from connectors.kafka.settings import Kafka
+from connectors.kafka.interest_stage import InterestStage
+from connectors.kafka.live_settings import Worker
+from connectors.kafka.partitions import Stamp
+from connectors.kafka.restore import state_path
+from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.topics import check, create
+from connectors.kafka.transport import Span
 from connectors.store import Store
+from pipeline.engine import Engine
+from pipeline.settings import Settings
 
 KEYS = [(b"s%d" % n, b"state %d" % n) for n in range(20_000)]
 
@@ -218,3 +226,20 @@ def test_a_worker_whose_partition_was_claimed_gives_it_up(story):
     assert worker.wait(60) != 0
     assert "clicks/0 is not touched any more: another worker has taken over" in story.live.logs()
     story.goes_on()
+
+
+def test_a_state_that_is_ahead_of_a_worker_that_slept_is_let_go(kafka, tmp_path):
+    """Others have read further than where the topic ended then: the store can be opened again."""
+    worker = Worker(data=str(tmp_path))
+    with Store(state_path(worker.data, kafka.clicks, 0)) as store:
+        stamp = msgspec.msgpack.encode(Stamp(next=5))
+        store.commit(Engine(Settings()).changes(), {"stamp": stamp})
+
+    async def story():
+        stage = InterestStage(Settings(), kafka, worker)
+        with pytest.raises(BusError, match="up to offset 5, but that ends at 3"):
+            await stage.begin(Span(kafka.clicks, 0, earliest=0, end=3, committed=0))
+        assert 5 == await stage.begin(Span(kafka.clicks, 0, earliest=0, end=9, committed=0))
+        await stage.close()
+
+    run(story())

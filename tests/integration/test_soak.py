@@ -47,10 +47,12 @@ def test_a_build_that_erases_nobody_is_caught(tmp_path):
 
 
 def test_one_id_with_two_contents_is_caught():
-    """Said again means said the same."""
+    """Said again means said the same; of a learner's alerts, which no plain pass gives, too."""
     nothing = {"states": {}, "expiries": {}, "counts": None, "dead_letters": set()}
     expected = Expected(records=0, alerts={"a": b"1", "b": b"2"}, **nothing)
     said = [("a", b"1"), ("a", b"1"), ("b", b"2"), ("b", b"3"), ("c", b"4")]
-    observed = Observed(disks={}, changelogs={}, alerts=said, dead_letters=[], not_erased=[])
-    verdict = judge(expected, observed)
-    assert (["b"], ["c"], 2) == (verdict.two_contents, verdict.unknown_alerts, verdict.duplicates)
+    said += [("stale", b"5"), ("stale", b"6"), ("stale too", b"7")]
+    left = {"disks": {}, "changelogs": {}, "dead_letters": [], "not_erased": []}
+    verdict = judge(expected, Observed(alerts=said, learners={"stale", "stale too"}, **left))
+    assert (["b", "stale"], ["c"]) == (verdict.two_contents, verdict.unknown_alerts)
+    assert 3 == verdict.duplicates
