@@ -34,7 +34,7 @@ from learners.checkpoint import CheckpointError, Manifest, Names
 from learners.metrics import Figures
 from pipeline.engine import Engine, decode_progress
 from pipeline.events import CategoryForecast, Clicks, DriftAlert, ForecastWindow
-from pipeline.interest import StateError, profile
+from pipeline.interest import StateError
 from pipeline.kernel import snapshot
 from pipeline.packing import decode
 from pipeline.prior import UNIFORM
@@ -66,9 +66,9 @@ def targets() -> list[Target]:
     changes = engine.changes()
     state = [data for _, data in changes.states][:50] + templates()[:20]
     alerts, rollups = effects
-    profiles = [
-        profile(user, snapshot(_state(data)), engine.name) for user, data in changes.states[:20]
-    ]
+    profiles = engine.profiles(
+        [(user, snapshot(_state(data))) for user, data in changes.states[:20]]
+    )
     return [
         *_of_clicks(),
         _one("interest state", state, _state, StateError, weight=2),
