@@ -17,7 +17,7 @@ from time import process_time
 import numpy as np
 
 from bench.machine import inputs, save
-from bench.peers import GRIDS, MOST_STREAMS, Found, run, signals, tune
+from bench.river_detectors import GRIDS, MOST_STREAMS, Found, run, signals, tune
 from bench.streams import Streams, make
 from connectors.files import read
 from pipeline.calibration import SIDE, alarms, calibrate, histories, scores
