@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.interest import SNAPSHOT, TOP
+from pipeline.interest import TOP, snapshots_of
 from pipeline.segments import Interests
 
 FOLDER = "interests"
@@ -50,10 +50,7 @@ class InterestHistory:
         """Take users and snapshots, as `Effects.profiles` has them."""
         if profiles:
             users = [user for user, _ in profiles]
-            # numpy.array would find out the common layout of the records one by one.
-            snapshots = np.frombuffer(
-                b"".join([taken.tobytes() for _, taken in profiles]), SNAPSHOT
-            )
+            snapshots = snapshots_of(profiles)
             top = snapshots["short"]
             self._rows.append(
                 (users, snapshots["time"], top["category"], np.round(top["share"], 4))

@@ -136,14 +136,23 @@ def recent(state: np.void, most: int = RECENT) -> NDArray[np.intp]:
     return np.arange(events - 1, events - 1 - min(events, most, RECENT), -1) % RECENT
 
 
+def snapshots_of(taken: Sequence[tuple[str, np.void]]) -> NDArray[np.void]:
+    """Return n users' records of `SNAPSHOT` as one array, (n,)."""
+    # numpy.array would find out the common layout of the records one by one.
+    return np.frombuffer(b"".join([record.tobytes() for _, record in taken]), SNAPSHOT)
+
+
 def profiles(taken: Sequence[tuple[str, np.void]], names: Names) -> list[InterestProfile]:
     """Put n users' records of `SNAPSHOT` into words."""
-    snapshots = np.frombuffer(b"".join([record.tobytes() for _, record in taken]), SNAPSHOT)
+    snapshots = snapshots_of(taken)
     short, long = snapshots["short"], snapshots["long"]
     items = snapshots["recent_item"]
-    numbers = short["category"], long["category"], items
-    met = np.unique(np.concatenate([column.ravel() for column in numbers]))
-    named = {number: names(number) for number in met.tolist()}
+    numbers = (
+        short["category"][short["share"] > 0],
+        long["category"][long["share"] > 0],
+        items[np.arange(RECENT) < snapshots["events"][:, None]],
+    )
+    named = {number: names(number) for number in np.unique(np.concatenate(numbers)).tolist()}
     return [
         InterestProfile(
             user_id=user,
