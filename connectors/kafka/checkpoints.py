@@ -317,10 +317,7 @@ async def _reader(kafka: Kafka) -> AsyncIterator[tuple[Any, dict[TopicPartition,
         consumer.assign(everywhere)
         yield consumer, await consumer.end_offsets(everywhere)
     except KafkaError as error:
-        raise BusError(
-            f"cannot read {name} at {kafka.servers}: {error}; is the broker running, and are "
-            "kafka.tls and kafka.sasl set as it wants?"
-        ) from error
+        raise kafka.failure(f"read {name}", error) from error
     finally:
         await consumer.stop()
 

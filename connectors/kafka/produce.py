@@ -11,7 +11,7 @@ import numpy as np
 from aiokafka.errors import KafkaError
 
 from connectors.kafka.sender import Sender, connect
-from connectors.kafka.settings import BusError, Kafka
+from connectors.kafka.settings import Kafka
 from pipeline.events import NO_CODE, Clicks, Column
 
 Record = tuple[int, bytes, bytes]
@@ -98,10 +98,7 @@ async def _produce(
         sender = await connect(kafka, kafka.received)
         return await _play(sender, records, speed, progress)
     except KafkaError as error:
-        raise BusError(
-            f"cannot produce to {kafka.received} at {kafka.servers}: {error}; "
-            "is the broker running, and are kafka.tls and kafka.sasl set as it wants?"
-        ) from error
+        raise kafka.failure(f"produce to {kafka.received}", error) from error
     finally:
         if sender:
             await sender.close()

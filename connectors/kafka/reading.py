@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 from connectors.kafka.consumer import Consumer
 from connectors.kafka.metadata import partitions
 from connectors.kafka.security import client_config
-from connectors.kafka.settings import BusError, Kafka
+from connectors.kafka.settings import Kafka
 
 Records = list[ConsumerRecord[bytes, bytes]]
 _Result = TypeVar("_Result")
@@ -90,10 +90,7 @@ class TopicReader:
         try:
             return asyncio.run_coroutine_threadsafe(step, self._loop).result()
         except KafkaError as error:
-            raise BusError(
-                f"cannot read {self._topic} at {self._kafka.servers}: {error}; is the broker "
-                "running, and are kafka.tls and kafka.sasl set as it wants?"
-            ) from error
+            raise self._kafka.failure(f"read {self._topic}", error) from error
 
 
 @contextmanager

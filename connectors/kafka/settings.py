@@ -71,6 +71,13 @@ class Kafka(Section, frozen=True):
         """The brokers named, as a message tells of them."""
         return ", ".join(self.bootstrap_servers)
 
+    def failure(self, what: str, error: Exception) -> BusError:
+        """Return what to raise where a client cannot do something, and what may be the cause."""
+        return BusError(
+            f"cannot {what} at {self.servers}: {error}; is the broker running, and are kafka.tls "
+            "and kafka.sasl set as it wants?"
+        )
+
     @property
     def received(self) -> str:
         """The full name of the topic that clicks come in by."""

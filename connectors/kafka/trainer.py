@@ -236,10 +236,7 @@ async def rewind(kafka: Kafka, topic: str, state: WindowsState) -> dict[int, int
         starts = {at: _start(state, at, first[at], last[at]) for at in everywhere}
         await _commit(consumer, starts)
     except KafkaError as error:
-        raise BusError(
-            f"cannot set offsets of {topic} at {kafka.servers}: {error}; is the broker running, "
-            "and are kafka.tls and kafka.sasl set as it wants?"
-        ) from error
+        raise kafka.failure(f"set offsets of {topic}", error) from error
     finally:
         await consumer.stop()
     return {at.partition: start for at, start in starts.items()}
