@@ -206,10 +206,9 @@ class Engine:
         """
         gone = self._gone(stored)
         erased, self._erased = self._erased, []
-        fresh, self._symbols.fresh = self._symbols.fresh, {}
         return Changes(
             states=self._hot.changed(),
-            names=fresh,
+            names=self._symbols.take_fresh(),
             progress=msgspec.msgpack.encode(self.progress),
             gone=erased + gone,
         )
@@ -228,7 +227,7 @@ class Engine:
 
     def name(self, number: int) -> str:
         """Return the text behind a symbol."""
-        text = self._symbols.fresh.get(number) or self._name(number)
+        text = self._symbols.name(number) or self._name(number)
         return text if text is not None else f"#{number:016x}"
 
     def _gone(self, stored: Sequence[tuple[str, bytes]]) -> list[str]:
@@ -268,10 +267,10 @@ class Engine:
         items, item = _distinct(clicks.item)
         return _Columns(
             row=row,
-            item=np.array(self._symbols.encode(items), np.uint64)[item],
+            item=self._symbols.encode(items)[item],
             category=category,
             prior=prior,
-            share=np.array([self._prior.item_share(name) for name in items], np.float32)[item],
+            share=self._prior.item_shares(items)[item],
             weight=self._weights(clicks.event_type),
             session=_sessions(clicks.session),
             expiry=self._expiries(clicks),
@@ -346,13 +345,13 @@ class Engine:
         missing = column.codes == NO_CODE
         texts, inverse = _distinct(column)
         categories = [prefix(text, depth) for text in texts]
-        symbols = np.array(self._symbols.encode(categories), np.uint64)[inverse]
-        shares = np.array([self._prior.share(name) for name in categories], np.float32)[inverse]
+        symbols = self._symbols.encode(categories)[inverse]
+        shares = self._prior.category_shares(categories)[inverse]
         if missing.any():
             items, item = _distinct(clicks.item.take(np.flatnonzero(missing)))
             groups = [self._prior.groups.get(name, name) for name in items]
-            symbols[missing] = np.array(self._symbols.encode(groups), np.uint64)[item]
-            shares[missing] = np.array([self._prior.share(name) for name in groups])[item]
+            symbols[missing] = self._symbols.encode(groups)[item]
+            shares[missing] = self._prior.category_shares(groups)[item]
         return symbols, shares
 
     def _weights(self, event_type: Column) -> NDArray[np.float32]:

@@ -56,7 +56,7 @@ class HotStates:
             room[[row for row, data in enumerate(stored, first) if data is not None]] = states
             self._rows |= {user: row for row, user in enumerate(missing, first)}
             self._users += missing
-        rows = np.fromiter((self._rows[user] for user in users), np.int64, len(users))
+        rows = np.fromiter(map(self._rows.__getitem__, users), np.int64, len(users))
         self._dirty[rows] = True
         return rows
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Annotated
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -87,9 +91,13 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
         """Return a category's share in the population."""
         return self.shares.get(category, self.unseen)
 
-    def item_share(self, item: str) -> float:
-        """Return an item's share in its category."""
-        return self.items.get(item, self.unseen_item)
+    def category_shares(self, categories: Sequence[str]) -> NDArray[np.float32]:
+        """Return the shares of n categories in the population, (n,)."""
+        return _shares(self.shares, categories, self.unseen)
+
+    def item_shares(self, items: Sequence[str]) -> NDArray[np.float32]:
+        """Return the shares of n items in their categories, (n,)."""
+        return _shares(self.items, items, self.unseen_item)
 
     def score_for(self, events_per_false_alarm: float) -> float:
         """Return the least log of the statistic that keeps a false-alarm budget.
@@ -109,6 +117,10 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
             return math.exp(min(score, 700.0))
         at, slope = self.threshold.at, self.threshold.slope
         return self.threshold.events * math.exp(min(slope * (score - at), 700.0))
+
+
+def _shares(known: Mapping[str, float], names: Sequence[str], unseen: float) -> NDArray[np.float32]:
+    return np.fromiter(map(known.get, names, repeat(unseen)), np.float32, len(names))
 
 
 UNIFORM = Prior(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
+import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 
 def symbol(text: str) -> int:
@@ -33,20 +35,32 @@ class Symbols:
     """
 
     def __init__(self, capacity: int = 1_000_000) -> None:
-        self._known: dict[str, int] = {}
+        self._known = _Known()
         self._capacity = capacity
-        self.fresh: dict[int, str] = {}
 
-    def encode(self, texts: Sequence[str]) -> list[int]:
-        """Return the symbols of some texts."""
+    def encode(self, texts: Iterable[str]) -> NDArray[np.uint64]:
+        """Return the symbols of some texts, (n,)."""
         if len(self._known) > self._capacity:
             self._known.clear()
-        known = self._known
-        numbers = []
-        for text in texts:
-            number = known.get(text)
-            if number is None:
-                number = known[text] = symbol(text)
-                self.fresh[number] = text
-            numbers.append(number)
-        return numbers
+        return np.array(list(map(self._known.__getitem__, texts)), np.uint64)
+
+    def take_fresh(self) -> dict[int, str]:
+        """Return the names met since the last call."""
+        fresh, self._known.fresh = self._known.fresh, {}
+        return fresh
+
+    def name(self, number: int) -> str | None:
+        """Return a name met since the last `take_fresh`."""
+        return self._known.fresh.get(number)
+
+
+class _Known(dict[str, int]):
+    """Symbols by text; a text met for the first time is put down in `fresh`."""
+
+    def __init__(self) -> None:
+        self.fresh: dict[int, str] = {}
+
+    def __missing__(self, text: str) -> int:
+        number = self[text] = symbol(text)
+        self.fresh[number] = text
+        return number

@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 PROFILES_AT_ONCE = 64
 """Profiles put into records before the event loop gets its turn."""
-CHUNK = 4096
+CHUNK = 2048
 """Records dealt with before the event loop gets its turn."""
 LOOKED_AT = 1024
 """Users that a flush looks at to see whether they are to be forgotten."""
