@@ -121,6 +121,10 @@ def _add(faults: dict[int, str], more: Mapping[int, str]) -> None:
         faults.setdefault(row, reason)
 
 
+def _is_blank(raw: RawColumn) -> bool:
+    return isinstance(raw, list) and raw.count(None) == len(raw)
+
+
 def _encode(raw: RawColumn) -> Encoded:
     if isinstance(raw, Encoded):
         return raw
@@ -131,7 +135,7 @@ def _encode(raw: RawColumn) -> Encoded:
 
 def _text_column(field: str, raw: RawColumn | None, size: int) -> tuple[Column, dict[int, str]]:
     """Return the field as text and the reason for each row where it cannot be text."""
-    if raw is None:
+    if raw is None or _is_blank(raw):
         return Column([], np.full(size, NO_CODE, np.int32)), {}
     encoded = _encode(raw)
     clean = _clean(encoded.values)
@@ -196,7 +200,7 @@ def _text(field: str, value: Raw) -> str:
 
 
 def _wrong_prices(raw: RawColumn | None) -> dict[int, str]:
-    if raw is None:
+    if raw is None or _is_blank(raw):
         return {}
     encoded = _encode(raw)
     reasons = {

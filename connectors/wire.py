@@ -113,7 +113,7 @@ class ClickDecoder:
     ) -> dict[int, Context]:
         """Put what is in structured events in their place; return their attributes by row."""
         contexts = {}
-        for at in [at for at, row in enumerate(rows) if row.specversion is not None]:
+        for at in _told(rows, "specversion"):
             try:
                 data, contexts[at] = opened(records[at] or b"")
                 rows[at] = self._decode(data)
@@ -282,11 +282,20 @@ def _not_a_click(record: bytes, error: Exception) -> str:
 
 def _of_other_versions(rows: Sequence[Any]) -> dict[int, str]:
     """Return the reason for each row whose schema version is none that is read."""
+    versions = {at: rows[at].schema for at in _told(rows, "schema")}
     return {
-        at: f"a click of schema version {row.schema}: this release reads version {SCHEMA_VERSION}"
-        for at, row in enumerate(rows)
-        if type(row.schema) is int and row.schema != SCHEMA_VERSION
+        at: f"a click of schema version {version}: this release reads version {SCHEMA_VERSION}"
+        for at, version in versions.items()
+        if type(version) is int and version != SCHEMA_VERSION
     }
+
+
+def _told(rows: Sequence[Any], mark: str) -> list[int]:
+    """Return the rows that bear a mark: few, or none."""
+    marks = _column(rows, [mark])
+    if marks.count(None) == len(marks):
+        return []
+    return [at for at, value in enumerate(marks) if value is not None]
 
 
 def _fill(columns: dict[str, list[Raw]], rows: int, contexts: Mapping[int, Context]) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from connectors.envelope import Context, EnvelopeError, of_headers
-from connectors.kafka.records import Record
+from connectors.kafka.records import Record, offsets_of, timestamps_of
 from connectors.validate import Reject
 from connectors.wire import decode_clicks
 from pipeline.events import Clicks
 from pipeline.settings import Source
+
+_HEADERS = attrgetter("headers")
 
 
 def decode_records(
@@ -32,7 +36,7 @@ def decode_records(
     Returns:
         The clicks that hold, and a reject for each record that does not, in log order.
     """
-    offsets = np.fromiter((record.offset for record in records), np.int64, len(records))
+    offsets = offsets_of(records)
     contexts, refused = _contexts(records)
     values = [record.value for record in records]
     clicks, rejects = decode_clicks(values, offsets, source, settings, contexts)
@@ -56,15 +60,15 @@ def _contexts(
     """Return by row what headers say, and why they cannot be read."""
     contexts: dict[int, Context] = {}
     refused: dict[int, str] = {}
-    for row, record in enumerate(records):
-        if record.headers:
-            try:
-                context = of_headers(record.headers)
-            except EnvelopeError as error:
-                refused[row] = str(error)
-            else:
-                if context:
-                    contexts[row] = context
+    headers = list(map(_HEADERS, records))
+    for row in compress(range(len(headers)), headers):
+        try:
+            context = of_headers(headers[row])
+        except EnvelopeError as error:
+            refused[row] = str(error)
+        else:
+            if context:
+                contexts[row] = context
     return contexts, refused
 
 
@@ -75,7 +79,7 @@ def _ahead(
     settings: Source,
 ) -> dict[int, str]:
     """Return the reason for each row that is ahead of its record; `rows` (n,) are the clicks'."""
-    sent = np.fromiter((record.timestamp for record in records), np.int64, len(records))[rows]
+    sent = timestamps_of(records)[rows]
     early = np.flatnonzero((clicks.time > sent + settings.ahead) & (sent >= 0))
     return {
         int(rows[at]): f"the event is {(clicks.time[at] - sent[at]) / 3_600_000:,.0f} hours ahead "

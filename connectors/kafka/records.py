@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,19 @@ class Record(Protocol):
     value: bytes | None
     """None is a tombstone."""
     headers: Iterable[tuple[str, bytes]]
+
+
+_OFFSET, _TIMESTAMP = attrgetter("offset"), attrgetter("timestamp")
+
+
+def offsets_of(records: Sequence[Record]) -> NDArray[np.int64]:
+    """Return the offsets of n records, (n,)."""
+    return np.fromiter(map(_OFFSET, records), np.int64, len(records))
+
+
+def timestamps_of(records: Sequence[Record]) -> NDArray[np.int64]:
+    """Return the bus's times of n records, milliseconds, (n,)."""
+    return np.fromiter(map(_TIMESTAMP, records), np.int64, len(records))
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,7 @@ class RecordBatch:
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
         """The place of every record in its partition (n,)."""
-        return np.fromiter((record.offset for record in self.records), np.int64, len(self.records))
+        return offsets_of(self.records)
 
     @property
     def values(self) -> list[bytes | None]:
