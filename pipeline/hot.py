@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import interest
-from pipeline.packing import decode, encode, words
+from pipeline.packing import decode_into, encode, words
 
 AT_ONCE = 1024
 """States encoded in one go."""
@@ -48,12 +48,14 @@ class HotStates:
         missing = [user for user in users if user not in self._rows]
         if missing:
             stored = self._load(missing)
-            states = words(decode([data for data in stored if data is not None]))
             first = len(self._users)
             self._make_room(first + len(missing))
-            room = words(self.array)
-            room[[row for row, data in enumerate(stored, first) if data is None]] = self._new
-            room[[row for row, data in enumerate(stored, first) if data is not None]] = states
+            known = [row for row, data in enumerate(stored, first) if data is not None]
+            new = [row for row, data in enumerate(stored, first) if data is None]
+            decode_into(
+                self.array, np.array(known, np.int64), [data for data in stored if data is not None]
+            )
+            words(self.array)[new] = self._new
             self._rows |= {user: row for row, user in enumerate(missing, first)}
             self._users += missing
         rows = np.fromiter(map(self._rows.__getitem__, users), np.int64, len(users))
@@ -66,8 +68,7 @@ class HotStates:
         states: list[tuple[str, bytes]] = []
         for some in np.split(rows, range(AT_ONCE, len(rows), AT_ONCE)):
             users = [self._users[row] for row in some.tolist()]
-            copied = words(self.array)[some].view(interest.STATE).reshape(len(some))
-            states += zip(users, encode(copied), strict=True)
+            states += zip(users, encode(self.array, some), strict=True)
         self._dirty[:] = False
         if self.crowded:
             self._rows.clear()

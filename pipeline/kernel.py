@@ -1,6 +1,6 @@
 """The transition of the interest states: what one event does, compiled.
 
-All compiled code stands in this one file: numba's cache on disk is renewed when a file changes,
+It all stands in this one file: numba's cache on disk is renewed when a file changes,
 and knows nothing of the files that it calls.
 
 Change detection is a Shiryaev-Roberts e-detector (Shin, Ramdas & Rinaldo 2023, "E-detectors",
