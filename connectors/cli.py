@@ -206,6 +206,35 @@ def inspect(user: str, out: OutOption = Path("out")) -> None:
 
 @app.command(
     epilog="Examples:\n\n"
+    "  driftline recommend 1029743 1082185 --out out/demo\n\n"
+    "  driftline recommend 1029743 --top 5 --json --out out/demo"
+)
+def recommend(
+    items: Annotated[list[str], typer.Argument(help="What the user met, the oldest first.")],
+    out: OutOption = Path("out"),
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Its id; else the champion is asked.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many items to show.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="An item a line, as JSON.")] = False,
+    settings: SettingsOption = None,
+) -> None:
+    """Show what the champion would show next, after some items."""
+    from connectors.recommendations import recommend
+
+    if not recommend(
+        items,
+        out / "checkpoints",
+        _settings(settings, []),
+        checkpoint=checkpoint,
+        count=top,
+        as_json=as_json,
+    ):
+        raise typer.Exit(Exit.NOT_FOUND)
+
+
+@app.command(
+    epilog="Examples:\n\n"
     "  driftline segments --out out/demo\n\n"
     "  driftline segments --out out/demo --moved-into baby --within 14d --to audience.parquet\n\n"
     "  driftline segments --bus --moved-into baby --to audience.parquet"
