@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import pytest
 from kafka.admin import KafkaAdminClient
 
-from deploy.kafka.cluster import ClusterError
+from deploy.kafka.cluster import ClusterError, missing
 from deploy.kafka.container import broker
 
 
@@ -23,11 +24,22 @@ def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         reason = (
             f"no Kafka to test with: {error}; or name a running broker in DRIFTLINE_TEST_BROKER"
         )
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        _cannot(reason)
     with cluster:
         yield cluster.bootstrap
+
+
+@pytest.fixture(scope="session")
+def own_brokers() -> None:
+    """Say that brokers of the test's own can be started, and killed, here."""
+    lack = missing()
+    if lack:
+        _cannot(f"no Kafka to kill: {lack}")
+
+
+def _cannot(reason: str) -> NoReturn:
+    """Skip, loudly; in CI nothing is skipped."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The cluster for tests does what tests need of it: it breaks on demand, and comes back."""
 
 import asyncio
-import os
 import socket
 import subprocess
 import sys
@@ -14,17 +13,15 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from connectors.kafka.settings import Kafka
 from connectors.kafka.topics import check, create
-from deploy.kafka.cluster import HOST, Cluster, ClusterError, missing
+from deploy.kafka.cluster import HOST, Cluster, ClusterError
 
 ROOT = Path(__file__).parents[2]
 CLICKS = TopicPartition("clicks", 0)
+pytestmark = pytest.mark.usefixtures("own_brokers")
 
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    lack = missing()
-    if lack:
-        pytest.fail(lack) if os.environ.get("CI") else pytest.skip(lack)
     with Cluster(directory=tmp_path_factory.mktemp("three"), brokers=3) as cluster:
         kafka = Kafka(bootstrap_servers=cluster.bootstrap.split(","), partitions=1, replication=3)
         create(kafka)
@@ -84,9 +81,6 @@ def test_a_frozen_broker_is_silent_until_it_goes_on(three):
 
 def test_a_stopped_cluster_keeps_what_it_has(tmp_path):
     """Stopped and started again, by another process too, a cluster has the same data and ports."""
-    lack = missing()
-    if lack:
-        pytest.fail(lack) if os.environ.get("CI") else pytest.skip(lack)
     command = [sys.executable, "-m", "deploy.kafka", "start", "--dir", tmp_path]
     port = free_port()
     subprocess.run([*command, f"--port={port}"], check=True, cwd=ROOT)
@@ -104,8 +98,6 @@ def test_a_stopped_cluster_keeps_what_it_has(tmp_path):
 
 def test_a_taken_port_is_told(tmp_path):
     """A port that something else listens on is named, with how to choose another."""
-    if missing():
-        pytest.skip("needs Java")
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ClusterError, match=f"port {port} is taken .*--port"):
@@ -114,7 +106,5 @@ def test_a_taken_port_is_told(tmp_path):
 
 def test_a_broker_that_does_not_start_shows_why(tmp_path):
     """Where a broker ends while it starts, the end of its log is in the error."""
-    if missing():
-        pytest.skip("needs Java")
     with pytest.raises(ClusterError, match=r"(?s)num\.partitions"):
         Cluster(directory=tmp_path, properties={"num.partitions": "many"}).start()

@@ -15,7 +15,7 @@ from kafka.admin import KafkaAdminClient
 from live import Live, Offline, shopping
 
 from connectors.kafka.consumer import Consumer
-from deploy.kafka.cluster import Cluster, missing
+from deploy.kafka.cluster import Cluster
 
 AWAY_SECONDS = 8
 
@@ -23,12 +23,6 @@ AWAY_SECONDS = 8
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as free:
         return free.getsockname()[1]
-
-
-def require_kafka():
-    lack = missing()
-    if lack:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no Kafka to kill: {lack}")
 
 
 def ready(port):
@@ -51,9 +45,9 @@ def check(live):
     assert offline.states == live.states()
 
 
+@pytest.mark.usefixtures("own_brokers")
 def test_a_worker_outlives_the_loss_of_all_brokers(tmp_path):
     """Longer than its session: it is the same process that goes on, and nothing is lost."""
-    require_kafka()
     batch, port = shopping(40, seed=7), free_port()
     with Cluster(directory=tmp_path / "kafka") as cluster:
         admin = KafkaAdminClient(bootstrap_servers=cluster.bootstrap)
@@ -79,9 +73,9 @@ def test_a_worker_outlives_the_loss_of_all_brokers(tmp_path):
             live.admin.close()
 
 
+@pytest.mark.usefixtures("own_brokers")
 def test_a_consumer_stops_while_its_broker_is_away(tmp_path):
     """A fetch that waits for its next attempt ends, and nobody is cancelled along with it."""
-    require_kafka()
 
     async def story(cluster):
         at = TopicPartition("clicks", 0)

@@ -1,19 +1,11 @@
 """The verifier itself: a short run of it, and builds with a planted fault, which it must catch."""
 
-import os
-
 import pytest
 
 from bench.soak.oracle import Expected, Observed, judge
 from bench.soak.run import Soak, run
-from deploy.kafka.cluster import missing
 
-
-@pytest.fixture(autouse=True)
-def _brokers_can_be_started():
-    lack = missing()
-    if lack:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no Kafka to kill: {lack}")
+pytestmark = pytest.mark.usefixtures("own_brokers")
 
 
 def test_a_few_kills_lose_nothing_and_count_nothing_twice(tmp_path):
