@@ -356,6 +356,7 @@ def _options() -> Options:
     options.set_write_buffer_size(_BUFFER)
     options.set_write_buffer_manager(buffers)
     options.set_max_open_files(256)
+    options.set_keep_log_file_num(10)  # of RocksDB's own log, a file for each opening
     options.set_paranoid_checks(True)
     tables = BlockBasedOptions()
     tables.set_block_cache(blocks)
