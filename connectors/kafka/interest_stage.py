@@ -79,6 +79,7 @@ class InterestStage:
             except BusError:  # also where the span is of before a long sleep, and nobody is told
                 self._partitions.pop(tp, None)
                 await self._discard(partition)
+                self.standby.may_have(tp.partition)
                 raise
             self._partitions[tp] = partition
             self._cleaned.pop(tp, None)
@@ -272,20 +273,22 @@ class InterestStage:
     async def _release(self, tp: TP) -> None:
         async with self._opening.setdefault(tp, asyncio.Lock()):
             partition = self._partitions.pop(tp, None)
-            if partition is None:
-                return
-            partition.leaving = True
-            try:
-                async with asyncio.timeout(GRACE_SECONDS), partition.turn:
-                    if not partition.broken:
-                        await self._flush(tp, partition)
-            except (BusError, StoreError, KafkaError, TimeoutError, FencedError) as error:
-                log.warning(
-                    "%s goes without its newest changes, and is read again from offset %d: %s",
-                    *(partition.source, partition.durable, error or "it takes too long"),
-                )
-            await self._discard(partition)
+            if partition is not None:
+                await self._part_with(tp, partition)
             self.standby.may_have(tp.partition)
+
+    async def _part_with(self, tp: TP, partition: Partition) -> None:
+        partition.leaving = True
+        try:
+            async with asyncio.timeout(GRACE_SECONDS), partition.turn:
+                if not partition.broken:
+                    await self._flush(tp, partition)
+        except (BusError, StoreError, KafkaError, TimeoutError, FencedError) as error:
+            log.warning(
+                "%s goes without its newest changes, and is read again from offset %d: %s",
+                *(partition.source, partition.durable, error or "it takes too long"),
+            )
+        await self._discard(partition)
 
     async def _discard(self, partition: Partition) -> None:
         """Close a partition as it is."""
