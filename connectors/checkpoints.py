@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from connectors.run_error import RunError
-from learners.checkpoint import CheckpointError, load, roll_back
+from learners.checkpoint import CheckpointError, champion, load, roll_back
 from learners.signing import trusted, write_pair
 from pipeline.settings import Settings
 
@@ -25,8 +25,7 @@ def _checkpoint_homes(directory: Path) -> list[Path]:
 
 def show_checkpoints(directory: Path) -> None:
     """List checkpoints in order of their windows."""
-    champion = directory / "champion"
-    named = champion.read_text() if champion.exists() else ""
+    named = champion(directory)
     table = Table(box=None)
     for column in ("checkpoint", "window", "items", "decision", "reason"):
         table.add_column(column)
