@@ -8,8 +8,7 @@ Neighbor Search", section IV; Douze et al. 2024, "The Faiss Library"), for which
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,16 +16,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learners.checkpoint import Checkpoint, Names
+from learners.evaluation import hidden
 from learners.model import SequenceModel
-from learners.sequences import Sequences
+from learners.sequences import Sequences, questions
 
 EXACT = 100_000
 """Up to so many items all are scored: the index of as many takes seconds to make."""
-MINUTE = 60_000
 
+_MINUTE = 60_000  # milliseconds
 _GROUPS_A_ROOT = 4  # groups for each unit of the root of the number of items
 _NEAR = 32  # groups that are looked into
 _LEAST, _MOST = 39, 64  # items that a group is made from
+
+_Search = Callable[[Tensor, int], tuple[NDArray[np.float32], NDArray[np.int64]]]
+"""Takes what a model knows (d,) and how many items are wanted; gives logits and rows, (n,) each."""
 
 
 class UnknownItemsError(LookupError):
@@ -43,10 +46,8 @@ class Recommender:
         self._length = len(model.positions)
         self._rows = {name: row for row, name in enumerate(names.items) if name}
         self._shown = list(self._rows)
-        with torch.inference_mode():
-            table = model.table()[list(self._rows.values())]
-        self._table = table
-        self._index = _index(table.numpy()) if len(table) > exact_up_to else None
+        table = model.table().detach()[list(self._rows.values())]
+        self._best = (_by_index(table) if len(table) > exact_up_to else None) or _by_all(table)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Recommender:
@@ -86,7 +87,7 @@ class Recommender:
             UnknownItemsError: none of the items is known.
         """
         if times is None:
-            times = [MINUTE * at for at in range(len(items))]
+            times = [_MINUTE * at for at in range(len(items))]
         known = [
             (self._rows[item], time)
             for item, time in zip(items, times, strict=True)
@@ -103,43 +104,46 @@ class Recommender:
 
     def _state(self, history: NDArray[np.int64], kind: int) -> Tensor:
         """Return what the model knows after rows and times (n, 2): (d,)."""
-        rows, times = history.T
-        gaps = Sequences(
+        asked = len(history)
+        rows, times = np.vstack([history, history[-1]]).T  # whatever the event asked about is
+        sequence = Sequences(
             owners=[""],
-            starts=np.array([0, len(rows)]),
+            starts=np.array([0, asked + 1]),
             items=rows,
-            types=np.full(len(rows), kind),
+            types=np.full(asked + 1, kind),
             times=times,
-            fresh=np.ones(len(rows), np.bool_),
-        ).gaps
-        columns = (rows, np.full(len(rows), kind), gaps)
-        newest = (torch.from_numpy(column[None, -self._length :].copy()) for column in columns)
-        with torch.inference_mode():
-            state: Tensor = self._model.states(*newest)[0, -1]
-        return state
+            fresh=np.ones(asked + 1, np.bool_),
+        )
+        return hidden(self._model, questions(sequence, np.array([asked]), self._length))[0]
 
-    def _best(self, state: Tensor, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        if self._index is not None:
-            scores, places = self._index.search(state.numpy()[None], count)
-            return scores[0], places[0]
-        with torch.inference_mode():
-            best = torch.topk(self._table @ state, count)
+
+def _by_all(table: Tensor) -> _Search:
+    """Score every item of a table (items, d)."""
+
+    def search(state: Tensor, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        best = torch.topk(table @ state, count)
         return best.values.numpy(), best.indices.numpy()
 
+    return search
 
-def _index(table: NDArray[np.float32]) -> Any:
-    """Return an index of items (n, d) by inner product, or None where Faiss is not installed."""
+
+def _by_index(table: Tensor) -> _Search | None:
+    """Make an index of items (items, d) by inner product; None where Faiss is not installed."""
     try:
         import faiss  # noqa: PLC0415  not needed for small catalogues
     except ImportError:
         return None
-    groups = max(1, min(int(_GROUPS_A_ROOT * len(table) ** 0.5), len(table) // _LEAST))
-    index = faiss.IndexIVFFlat(
-        faiss.IndexFlatIP(table.shape[1]), table.shape[1], groups, faiss.METRIC_INNER_PRODUCT
-    )
+    items, dim = table.shape
+    groups = max(1, min(int(_GROUPS_A_ROOT * items**0.5), items // _LEAST))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, groups, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter = 10
     index.cp.max_points_per_centroid = _MOST
-    index.train(table)
-    index.add(table)
+    index.train(table.numpy())
+    index.add(table.numpy())
     index.nprobe = _NEAR
-    return index
+
+    def search(state: Tensor, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        scores, places = index.search(state.numpy()[None], count)
+        return scores[0], places[0]
+
+    return search
