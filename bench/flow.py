@@ -33,12 +33,13 @@ from kafka.admin import KafkaAdminClient
 from bench.chart import chart, page
 from bench.live import START_SECONDS, offsets, prepared, running
 from bench.machine import RESULTS, inputs, save
+from bench.tiling import span, tiled
 from connectors.files import read
 from connectors.kafka.produce import Record, produce, timed_records
 from connectors.kafka.settings import Kafka
 from connectors.kafka.topics import create
 from deploy.kafka.cluster import Cluster
-from pipeline.events import Clicks, Column
+from pipeline.events import concatenate
 from pipeline.settings import Source
 
 SETTINGS = """
@@ -57,7 +58,6 @@ EVERY_SECONDS = 5.0
 ASSIGNED = "Executing _on_partitions_assigned"
 """What Faust logs whenever partitions are dealt out."""
 LEARNT = re.compile(r"window to \S+ (?:promoted|rejected|none),")
-_WEEK = 7 * 86_400_000
 _MINUTE = 60.0
 
 
@@ -80,22 +80,10 @@ class Sample:
 
 def clicks(copies: int) -> Iterator[Record]:
     """Yield the year over and over, each user in so many copies, with event times."""
-    path, later = inputs()["complete_journey"], 0
-    while True:
-        first = last = 0
-        for batch, _ in read([path], Source()):
-            first, last = first or int(batch.time[0]), int(batch.time[-1])
-            yield from timed_records([tiled(batch, copies, later)])
-        later += -(-(last - first) // _WEEK) * _WEEK
-
-
-def tiled(batch: Clicks, copies: int, later: int) -> Clicks:
-    """Return each click `copies` times, of different users, and so many milliseconds later."""
-    rows = batch.take(np.repeat(np.arange(len(batch)), copies))
-    names = [f"{name}-{copy}" for name in batch.user.values for copy in range(copies)]
-    codes = rows.user.codes * copies + np.tile(np.arange(copies), len(batch))
-    user = Column(names, codes.astype(np.int32))
-    return replace(rows, user=user, time=rows.time + later)
+    year = concatenate([batch for batch, _ in read([inputs()["complete_journey"]], Source())])
+    for later in itertools.count(step=span(year)):
+        for batch in tiled(year, copies):
+            yield from timed_records([replace(batch, time=batch.time + later)])
 
 
 class Watch:

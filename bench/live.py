@@ -2,7 +2,8 @@
 
 python -m bench.live [--events 600000] [--seconds 20] [--repeats 3]
 
-One broker, one topic of two partitions, real events keyed by user. The clock of each starts behind
+One broker, one topic of two partitions, real events keyed by user: those of Complete Journey, its
+users seven times beside each other. The clock of each starts behind
 its first batch, so that starting up does not count, and stops after so many events or seconds.
 Peers that are not dependencies of ours live in an environment of their own, build/bench/peers.
 """
@@ -24,11 +25,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.machine import inputs, save
+from bench.tiling import tiled
 from connectors.files import read
 from connectors.kafka.produce import Record, produce, timed_records
 from connectors.kafka.settings import Kafka
 from connectors.kafka.topics import create
 from deploy.kafka.cluster import Cluster
+from pipeline.events import concatenate
 from pipeline.settings import Source
 
 PEERS = Path("build/bench/peers")
@@ -44,6 +47,8 @@ PROGRAMS = {
 OURS = "driftline worker, whole job"
 DRIFTLINE = str(Path(sys.executable).with_name("driftline"))
 START_SECONDS = 90.0
+COPIES = 7
+"""How often the users of Complete Journey are there: its year then has ten million events."""
 
 
 def environment() -> str | None:
@@ -61,8 +66,8 @@ def environment() -> str | None:
 def events(count: int) -> Iterator[Record]:
     """Return real purchases as records, from the beginning of the year."""
     path = inputs()["complete_journey"]
-    batches = (clicks for clicks, _ in read([path], Source()))
-    return itertools.islice(timed_records(batches), count)
+    year = concatenate([clicks for clicks, _ in read([path], Source())])
+    return itertools.islice(timed_records(tiled(year, COPIES)), count)
 
 
 def peer(name: str, kafka: Kafka, count: int, seconds: float) -> float:
@@ -185,7 +190,8 @@ def main() -> None:
             create(kafka)
             sent = produce(kafka, events(options.events))
             print(
-                f"{sent:,} events of Complete Journey; {options.repeats} repeats: min, median, max"
+                f"{sent:,} events of Complete Journey, each user {COPIES} times; "
+                f"{options.repeats} repeats: min, median, max"
             )
             for repeat in range(options.repeats):
                 ours = worker(kafka, sent, options.seconds, home / f"worker-{repeat}")
