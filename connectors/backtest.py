@@ -107,7 +107,7 @@ class Backtest:
             progress=self.store.progress(),
         )
         self._river = river
-        self._history = InterestHistory(directory, self._committed.batches, self.engine.name)
+        self._history = InterestHistory(directory, self._committed.batches, self.engine.names)
         self._trends = Trends(settings, self._committed.trends, prior.version)
         self.learning: LearningStage | None = None
         if learning:

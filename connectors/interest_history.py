@@ -8,7 +8,7 @@ that a resumed run drops what it will write again.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.interest import TOP, snapshots_of
 from pipeline.segments import Interests
+from pipeline.symbols import Names
 
 FOLDER = "interests"
 SCHEMA = pa.schema(
@@ -36,11 +37,11 @@ SCHEMA = pa.schema(
 class InterestHistory:
     """Takes profiles that are due, and writes them at each commit."""
 
-    def __init__(self, directory: Path, batches: int, name: Callable[[int], str]) -> None:
+    def __init__(self, directory: Path, batches: int, names: Names) -> None:
         """Go on behind a commit after so many batches: what is newer is dropped."""
         self._folder = directory / FOLDER
         self._folder.mkdir(exist_ok=True)
-        self._name = name
+        self._names = names
         self._rows: list[tuple[list[str], np.ndarray, np.ndarray, np.ndarray]] = []
         for part in self._folder.iterdir():
             if part.suffix != ".parquet" or int(part.stem) > batches:
@@ -64,7 +65,7 @@ class InterestHistory:
         category, share = np.concatenate(symbols), np.concatenate(shares)
         kept = share > 0
         present, place = np.unique(category[kept], return_inverse=True)
-        names = pa.array([self._name(number) for number in present.tolist()], pa.string())
+        names = pa.array([self._names[number] for number in present.tolist()], pa.string())
         interests = pa.StructArray.from_arrays(
             [names.take(pa.array(place)), pa.array(share[kept])], ["category", "weight"]
         )

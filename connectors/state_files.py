@@ -13,6 +13,7 @@ from pipeline.engine import decode_progress
 from pipeline.interest import StateError, profiles
 from pipeline.kernel import snapshot
 from pipeline.packing import decode
+from pipeline.symbols import Names
 
 
 def found(directory: Path) -> list[Path]:
@@ -80,11 +81,9 @@ def size_of(path: Path) -> str:
 
 
 def _profiles(store: Store) -> Iterator[bytes]:
-    def name(number: int) -> str:
-        return store.name(number) or f"#{number:016x}"
-
+    names = Names(store.name)
     for user, data in store.states():
-        [profile] = profiles([(user, snapshot(_decoded(user, data)))], name)
+        [profile] = profiles([(user, snapshot(_decoded(user, data)))], names)
         yield encode_profile(profile)
 
 

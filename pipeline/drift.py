@@ -22,8 +22,9 @@ from pipeline.events import (
     Interest,
     SourcePosition,
 )
-from pipeline.interest import LEFT, NO_SLOT, RING, Names, recent
+from pipeline.interest import LEFT, NO_SLOT, RING, recent
 from pipeline.kernel import item_hash, observed_shares
+from pipeline.symbols import Names
 
 GRADUAL = 0.4
 """A change is a migration when the older half of what came since bears less of the evidence."""
@@ -148,7 +149,7 @@ def _moved(categories: np.ndarray, weights: Counts, change: Counts, names: Names
     """Return the categories that moved most in one direction, each with its weight there."""
     most = np.argsort(-change, kind="stable")[:MOST_INTERESTS]
     return [
-        Interest(names(int(categories[i])), round(float(weights[i]), 4))
+        Interest(names[int(categories[i])], round(float(weights[i]), 4))
         for i in most
         if change[i] > 0
     ]
@@ -172,8 +173,8 @@ def _evidence(state: np.void, length: int, factors: Counts, names: Names) -> lis
     return [
         Evidence(
             time=int(state["recent_time"][i]),
-            item_id=names(int(state["recent_item"][i])),
-            category=names(int(state["recent_category"][i])),
+            item_id=names[int(state["recent_item"][i])],
+            category=names[int(state["recent_category"][i])],
         )
         for _, i in reversed(weighed)
         if i in tipping

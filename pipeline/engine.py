@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -22,10 +21,7 @@ from pipeline.packing import decode
 from pipeline.prior import UNIFORM, Prior
 from pipeline.rollups import Rollup, Rollups, RollupsState
 from pipeline.settings import Settings
-from pipeline.symbols import Symbols, prefix, symbol
-
-NAMES = 1 << 17
-"""Names read from the store that are kept at hand."""
+from pipeline.symbols import Names, Symbols, prefix, symbol
 
 _NONE = np.zeros(0)
 _NEVER = np.iinfo(np.int64).min
@@ -122,8 +118,7 @@ class Engine:
         self._settings_version = settings.version
         self._prior = prior
         self._prior_version = prior.version
-        self._name = lru_cache(NAMES)(name)
-        self._symbols = Symbols()
+        self._symbols = Symbols(name)
         self._load = load
         self._hot = HotStates(load, capacity=capacity)
         self._erased: list[str] = []
@@ -134,7 +129,7 @@ class Engine:
         self._scratch = np.zeros(1, kernel.SCRATCH)
         self._verdict = np.zeros(1, kernel.VERDICT)
         self.progress = decode_progress(progress) if progress else Progress()
-        self._rollups = Rollups(settings, self.progress.rollups, self.name)
+        self._rollups = Rollups(settings, self.progress.rollups, self.names)
 
     def process(self, clicks: Clicks) -> Effects:
         """Apply a batch of clicks of this engine's source."""
@@ -223,12 +218,12 @@ class Engine:
 
     def profiles(self, taken: Sequence[tuple[str, np.void]]) -> list[InterestProfile]:
         """Return what users want, as snapshots of their states have it (`kernel.snapshot`)."""
-        return profiles(taken, self.name)
+        return profiles(taken, self.names)
 
-    def name(self, number: int) -> str:
-        """Return the text behind a symbol."""
-        text = self._symbols.name(number) or self._name(number)
-        return text if text is not None else f"#{number:016x}"
+    @property
+    def names(self) -> Names:
+        """The texts behind symbols."""
+        return self._symbols.names
 
     def _gone(self, stored: Sequence[tuple[str, bytes]]) -> list[str]:
         times = decode([state for _, state in stored])["time"].tolist()
@@ -327,7 +322,7 @@ class Engine:
             state=state,
             verdict=self._verdict[0],
             factors=self._scratch[0]["evidence"],
-            names=self.name,
+            names=self.names,
             threshold=self._score,
             by_chance=self._prior.events_by_chance,
             budget=self._settings.drift.events_per_false_alarm,

@@ -45,8 +45,9 @@ class HotStates:
 
     def rows(self, users: Sequence[str]) -> NDArray[np.int64]:
         """Return the rows of some users, loaded where they were not at hand, to be changed."""
-        missing = [user for user in users if user not in self._rows]
-        if missing:
+        found = list(map(self._rows.get, users))
+        if None in found:
+            missing = [user for user, row in zip(users, found, strict=True) if row is None]
             stored = self._load(missing)
             first = len(self._users)
             self._make_room(first + len(missing))
@@ -58,7 +59,8 @@ class HotStates:
             words(self.array)[new] = self._new
             self._rows |= {user: row for row, user in enumerate(missing, first)}
             self._users += missing
-        rows = np.fromiter(map(self._rows.__getitem__, users), np.int64, len(users))
+            found = list(map(self._rows.get, users))
+        rows = np.array(found, np.int64)
         self._dirty[rows] = True
         return rows
 

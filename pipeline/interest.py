@@ -6,12 +6,13 @@ which it is stored and sent in `pipeline.packing`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.events import Interest, InterestProfile
+from pipeline.symbols import Names
 
 LAYOUT_VERSION = 3
 
@@ -113,9 +114,6 @@ SNAPSHOT = np.dtype(
 States = NDArray[np.void]
 """Records of dtype `STATE`, shape (n,)."""
 
-Names = Callable[[int], str]
-"""Gives the text behind a symbol (`pipeline.symbols`)."""
-
 
 class StateError(ValueError):
     """Bytes that should hold an interest state do not."""
@@ -145,14 +143,6 @@ def snapshots_of(taken: Sequence[tuple[str, np.void]]) -> NDArray[np.void]:
 def profiles(taken: Sequence[tuple[str, np.void]], names: Names) -> list[InterestProfile]:
     """Put n users' records of `SNAPSHOT` into words."""
     snapshots = snapshots_of(taken)
-    short, long = snapshots["short"], snapshots["long"]
-    items = snapshots["recent_item"]
-    numbers = (
-        short["category"][short["share"] > 0],
-        long["category"][long["share"] > 0],
-        items[np.arange(RECENT) < snapshots["events"][:, None]],
-    )
-    named = {number: names(number) for number in np.unique(np.concatenate(numbers)).tolist()}
     return [
         InterestProfile(
             user_id=user,
@@ -160,22 +150,22 @@ def profiles(taken: Sequence[tuple[str, np.void]], names: Names) -> list[Interes
             events=events,
             short_term=short_term,
             long_term=long_term,
-            recent_items=[named[number] for number in newest[:events]],
+            recent_items=[names[number] for number in newest[:events]],
         )
         for (user, _), time, events, short_term, long_term, newest in zip(
             taken,
             snapshots["time"].tolist(),
             snapshots["events"].tolist(),
-            _interests(short, named),
-            _interests(long, named),
-            items.tolist(),
+            _interests(snapshots["short"], names),
+            _interests(snapshots["long"], names),
+            snapshots["recent_item"].tolist(),
             strict=True,
         )
     ]
 
 
-def _interests(heaviest: NDArray[np.void], named: Mapping[int, str]) -> Iterator[list[Interest]]:
+def _interests(heaviest: NDArray[np.void], names: Names) -> Iterator[list[Interest]]:
     share = heaviest["share"]
     rows = heaviest["category"].tolist(), share.round(4).tolist(), (share > 0).sum(1).tolist()
     for categories, shares, count in zip(*rows, strict=True):
-        yield [Interest(named[categories[n]], shares[n]) for n in range(count)]
+        yield [Interest(names[categories[n]], shares[n]) for n in range(count)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.events import NO_CODE, Clicks
 from pipeline.settings import Settings
+from pipeline.symbols import Names
 
 SAMPLED_USERS = 512
 """Users of a window in its sample: a third of the users is known to 2 % of them."""
@@ -93,10 +94,10 @@ class Rollups:
     that is counted in `state.late`.
     """
 
-    def __init__(self, settings: Settings, state: RollupsState, name: Callable[[int], str]) -> None:
+    def __init__(self, settings: Settings, state: RollupsState, names: Names) -> None:
         self._size = int(settings.trends.window)
         self._lateness = int(settings.interests.lateness)
-        self._name = name
+        self._names = names
         self.state = state
 
     def add(
@@ -155,7 +156,7 @@ class Rollups:
         return Rollup(
             start=start,
             end=start + self._size,
-            counts={self._name(number): window.counts[number] for number in place},
+            counts={self._names[number]: window.counts[number] for number in place},
             types=dict(sorted(window.types.items())),
             uncategorised=window.uncategorised,
             users={

@@ -30,7 +30,7 @@ def log(days=9):
 def kept(directory, batch, *, commits=3, first=0):
     """Replay a log in batches with a commit after each; return what profiles say."""
     engine = Engine(Settings())
-    history = InterestHistory(directory, first, engine.name)
+    history = InterestHistory(directory, first, engine.names)
     told = []
     size = -(-len(batch) // commits)
     for number in range(commits):
