@@ -121,7 +121,7 @@ class Store:
 
     def name(self, number: int) -> str | None:
         """Return the text behind a symbol."""
-        text = self._get(_NAME + number.to_bytes(8))
+        text = self._get(name_key(number))
         return None if text is None else text.decode()
 
     def progress(self) -> bytes | None:
@@ -309,7 +309,7 @@ def pairs(changes: Changes, values: Mapping[str, bytes]) -> list[Pair]:
     return [
         *((state_key(user), state) for user, state in changes.states),
         *((state_key(user), None) for user in changes.gone),
-        *((_NAME + number.to_bytes(8), name.encode()) for number, name in changes.names.items()),
+        *((name_key(number), name.encode()) for number, name in changes.names.items()),
         (_PROGRESS, changes.progress),
         *((meta_key(key), value) for key, value in values.items()),
     ]
@@ -318,6 +318,11 @@ def pairs(changes: Changes, values: Mapping[str, bytes]) -> list[Pair]:
 def state_key(user: str) -> bytes:
     """Return where a user's state stands."""
     return _STATE + user.encode()
+
+
+def name_key(number: int) -> bytes:
+    """Return where the text behind a symbol stands."""
+    return _NAME + number.to_bytes(8)
 
 
 def is_replicated(key: bytes | None) -> bool:

@@ -28,9 +28,10 @@ def committed_before_alerts() -> None:
 
     async def handle_and_publish(stage: InterestStage, batch: Any) -> None:
         await handle(stage, batch)
-        for tp, partition in list(stage._partitions.items()):  # noqa: SLF001  the fault is inside
+        for partition in list(stage._partitions.values()):  # noqa: SLF001  the fault is inside
             async with partition.turn:
-                await stage._flush(tp, partition)  # noqa: SLF001
+                await partition.flush()
+                await partition.written()
         if any(message.topic == ALERTS for message in held):
             _fall_once(Path(stage._worker.data, "fallen"))  # noqa: SLF001
         await publish(stage._publisher, held)  # noqa: SLF001

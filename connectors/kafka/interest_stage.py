@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from aiokafka.errors import KafkaError
@@ -84,7 +86,6 @@ class InterestStage:
             self._partitions[tp] = partition
             self._cleaned.pop(tp, None)
             self._turns[tp] = span.turn
-            self._durable[tp] = partition.durable
         return start
 
     async def handle(self, batch: RecordBatch) -> None:
@@ -93,7 +94,7 @@ class InterestStage:
         1. Decode, and 2. apply to the states in memory.
         3. Publish alerts, and wait until the brokers have them for good.
 
-        Now and then, between two batches:
+        Now and then, of what changed up to this batch, while the next ones are dealt with:
 
         4. Write changed states to the changelog, and with them the offset to go on at.
         5. Write the same to the store on the disk.
@@ -103,23 +104,7 @@ class InterestStage:
         partition = self._partitions.get(tp)
         if partition is None or self._turns[tp] != batch.turn:
             return  # fetched before the partition went elsewhere: it will be read again
-        async with partition.turn:
-            if partition.leaving or partition.broken:
-                return
-            try:
-                await self._publish(partition, await partition.apply(batch))
-                if partition.due(records=self._worker.flush_records, seconds=self._seconds):
-                    await self._flush(tp, partition)
-            except FencedError as error:
-                _lose(partition, error)
-            except CorruptStoreError as error:
-                partition.broken = True
-                await self._discard(partition)
-                set_aside(partition.store.path, error)
-                raise
-            except BaseException:
-                partition.broken = True
-                raise
+        await self._in_turn(partition, partial(self._handle, batch))
 
     async def flush(self) -> None:
         """Flush the partitions for which it is time: where little comes, time alone decides.
@@ -127,18 +112,9 @@ class InterestStage:
         Raises:
             FencedError: another worker has a partition, and yet it is not taken from this one.
         """
-        for tp, partition in list(self._partitions.items()):
+        for partition in list(self._partitions.values()):
             self._require_news_of(partition)
-            async with partition.turn:
-                if (
-                    not partition.leaving
-                    and not partition.broken
-                    and partition.due(records=self._worker.flush_records, seconds=self._seconds)
-                ):
-                    try:
-                        await self._flush(tp, partition)
-                    except FencedError as error:
-                        _lose(partition, error)
+            await self._in_turn(partition, self._flush_if_due)
 
     async def erase(self) -> None:
         """Erase the users that this was asked for, from all that is here.
@@ -148,15 +124,10 @@ class InterestStage:
             StoreError: a store that a partition left behind cannot be opened or written.
         """
         await self._listen()
-        for tp, partition in list(self._partitions.items()):
+        for partition in list(self._partitions.values()):
             if not self._erasures.since(partition.stamp.erased):
-                continue  # without its turn, which a flush may hold for as long as brokers are away
-            async with partition.turn:
-                if not partition.leaving and not partition.broken and partition.erase():
-                    try:
-                        await self._flush(tp, partition)
-                    except FencedError as error:
-                        _lose(partition, error)
+                continue  # without its turn, which may be held for as long as brokers are away
+            await self._in_turn(partition, _erase)
         await self._clean_left_behind()
 
     async def release(self, revoked: set[TP]) -> None:
@@ -165,7 +136,8 @@ class InterestStage:
 
     def durable(self, tp: TP) -> int | None:
         """Return the offset that may be committed."""
-        return self._durable.get(tp)
+        partition = self._partitions.get(tp)
+        return partition.durable if partition else self._durable.get(tp)
 
     async def close(self) -> None:
         """Flush and close all states, and disconnect."""
@@ -181,7 +153,9 @@ class InterestStage:
 
     def troubles(self) -> list[str]:
         """Say what does not go on, and why; empty where all goes on."""
-        told = [f"{p.source}: {p.trouble}" for p in self._partitions.values() if p.trouble]
+        everywhere = self._partitions.values()
+        troubles = [(p.source, p.trouble or p.unwritten) for p in everywhere]
+        told = [f"{source}: {trouble}" for source, trouble in troubles if trouble]
         opening = [f"{tp.topic}/{tp.partition}" for tp in self._opening if self._is_opening(tp)]
         told += [f"{source}: its state is being restored" for source in opening]
         told += [self._silence] if self._silence else []
@@ -230,7 +204,7 @@ class InterestStage:
             except BusError as error:
                 if partition.leaving:
                     raise
-                partition.wait_for(error)
+                partition.trouble = partition.wait_for(error)
             else:
                 partition.trouble = ""
                 return
@@ -262,13 +236,38 @@ class InterestStage:
             capacity=self._worker.hot_users,
         )
 
-    async def _flush(self, tp: TP, partition: Partition) -> None:
-        try:
+    async def _in_turn(
+        self, partition: Partition, work: Callable[[Partition], Awaitable[None]]
+    ) -> None:
+        """Work on a partition when it is its turn, if it is still to be worked on.
+
+        What goes wrong, or has gone wrong with its flush, breaks it: all since the last flush that
+        was written is to be read again.
+        """
+        async with partition.turn:
+            if partition.leaving or partition.broken:
+                return
+            try:
+                await partition.written(wait=False)
+                await work(partition)
+            except FencedError as error:
+                _lose(partition, error)
+            except CorruptStoreError as error:
+                partition.broken = True
+                await self._discard(partition)
+                set_aside(partition.store.path, error)
+                raise
+            except BaseException:
+                partition.broken = True
+                raise
+
+    async def _handle(self, batch: RecordBatch, partition: Partition) -> None:
+        await self._publish(partition, await partition.apply(batch))
+        await self._flush_if_due(partition)
+
+    async def _flush_if_due(self, partition: Partition) -> None:
+        if partition.due(records=self._worker.flush_records, seconds=self._seconds):
             await partition.flush()
-        except BaseException:
-            partition.broken = True
-            raise
-        self._durable[tp] = partition.durable
 
     async def _release(self, tp: TP) -> None:
         async with self._opening.setdefault(tp, asyncio.Lock()):
@@ -282,12 +281,14 @@ class InterestStage:
         try:
             async with asyncio.timeout(GRACE_SECONDS), partition.turn:
                 if not partition.broken:
-                    await self._flush(tp, partition)
+                    await partition.flush()
+                    await partition.written()
         except (BusError, StoreError, KafkaError, TimeoutError, FencedError) as error:
             log.warning(
                 "%s goes without its newest changes, and is read again from offset %d: %s",
                 *(partition.source, partition.durable, error or "it takes too long"),
             )
+        self._durable[tp] = partition.durable
         await self._discard(partition)
 
     async def _discard(self, partition: Partition) -> None:
@@ -296,6 +297,12 @@ class InterestStage:
             await partition.close()
         except (StoreError, KafkaError) as error:
             log.warning("%s: %s", partition.source, error)
+
+
+async def _erase(partition: Partition) -> None:
+    await partition.written()
+    if partition.erase():
+        await partition.flush()
 
 
 def _lose(partition: Partition, error: FencedError) -> None:

@@ -5,6 +5,8 @@ committed offsets are followed by monitors, and tell what was published before.
 
 States are written behind, once a flush, however often they changed. A crash takes them back to the
 last flush; the events since are read again, and give the same states and the same alerts.
+
+A flush takes what has changed between two batches, and writes it while further batches are applied.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -36,7 +40,17 @@ from connectors.kafka.rekey import Origins
 from connectors.kafka.restore import LOG, Followed
 from connectors.kafka.settings import BusError
 from connectors.kafka.transport import Span
-from connectors.store import CorruptStoreError, Pair, Store, StoreError, local_key, pairs, unpack
+from connectors.store import (
+    CorruptStoreError,
+    Pair,
+    Store,
+    StoreError,
+    local_key,
+    name_key,
+    pairs,
+    state_key,
+    unpack,
+)
 from connectors.validate import Reject
 from pipeline.engine import Effects, Engine
 from pipeline.events import AlertKind
@@ -55,6 +69,18 @@ PATIENCE = 1.0
 """Seconds between two attempts to write what the brokers or the disk did not take."""
 _STAMP = "stamp"
 _LOOKED = "looked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Flush:
+    """What a flush makes durable: all that changed up to an offset."""
+
+    next: int
+    items: list[Pair]
+    profiles: list[tuple[str, np.void]]
+    messages: list[Message]
+    looked: str
+    """The user up to whom the store was looked through for those to be forgotten."""
 
 
 class Stamp(msgspec.Struct, kw_only=True):
@@ -109,7 +135,8 @@ class Partition:
     What lies before `published`, the committed offset, was published before that was committed:
     where the state is rebuilt from there, nothing is said twice.
 
-    Whoever calls `apply`, `flush` or `close` holds `turn`, so that a flush is between two batches.
+    Whoever calls `apply`, `erase`, `flush` or `written` holds `turn`: a flush takes what changed up
+    to the end of a batch.
     """
 
     def __init__(
@@ -135,10 +162,12 @@ class Partition:
         self.lost_at: float | None = None
         """When it turned out that another worker has the partition, by the monotonic clock."""
         self.trouble = ""
-        """Why nothing goes on, where nothing does."""
+        """Why nothing is published, or nothing goes on for good."""
+        self.unwritten = ""
+        """Why a flush does not come to its end."""
         self.stamp = stamp_of(store)
         self.durable = self.stamp.next
-        """The offset that the newest flush has come to."""
+        """The offset that the newest flush written has come to."""
         self.engine = Engine(
             settings,
             load=self._load,
@@ -156,7 +185,14 @@ class Partition:
         self._erasures = erasures
         self._taken: list[Request] = []
         self._profiles: dict[str, np.void] = {}
+        self._begun = self.durable
+        """The offset that the newest flush, written or not, has come to."""
         self._flushed = time.monotonic()
+        self._writing: asyncio.Task[None] | None = None
+        self._behind: dict[bytes, bytes | None] = {}
+        """What is being written, and the store may not have yet."""
+        self._readable = asyncio.Lock()
+        """Held while the store cannot be read."""
 
     def begin(self, span: Span) -> int:
         """Return the offset to read on at."""
@@ -165,7 +201,7 @@ class Partition:
 
     def due(self, *, records: int, seconds: float) -> bool:
         """Tell whether it is time for a flush: so many records read, or seconds gone, since one."""
-        unflushed = self.stamp.next - self.durable
+        unflushed = self.stamp.next - self._begun
         return unflushed > 0 and (
             unflushed >= records
             or self.engine.crowded
@@ -189,7 +225,8 @@ class Partition:
             counting = self._erasures.counting(clicks, batch.partition)
             self.stamp.passed_over += len(clicks) - len(counting)
             # 2. Apply.
-            effects = self.engine.process(counting)
+            async with self._readable:
+                effects = self.engine.process(counting)
             messages += self._dead_letters(rejects, batch)
             messages += self._late(effects.late, batch)
             messages += self._messages(effects)
@@ -199,41 +236,66 @@ class Partition:
         return messages
 
     async def flush(self) -> None:
-        """Make what was applied durable; its alerts must have been published.
+        """Begin to make durable what was applied; its alerts must have been published.
 
-        Waits as long as the brokers or the disk take nothing, unless the partition is to leave.
+        The flush before it is waited for.
+
+        Raises:
+            Exception: see `written`.
+        """
+        await self.written()
+        if self.stamp.next == self._begun and not self._taken:
+            return
+        flush = await self._take()
+        self._begun, self._flushed = flush.next, time.monotonic()
+        self._behind = dict(flush.items)
+        self._writing = asyncio.create_task(self._write(flush))
+
+    async def written(self, *, wait: bool = True) -> None:
+        """Wait until the flush that was begun is durable, or only see whether it has failed.
+
+        It waits as long as the brokers or the disk take nothing, unless the partition is to leave.
 
         Raises:
             FencedError: another worker has the partition now.
             BusError: the partition is to leave, and the brokers take nothing.
             StoreError: the same of the disk; or it is damaged.
         """
-        if self.stamp.next == self.durable and not self._taken:
-            return
-        messages = await self._profile_messages()
-        stamp = msgspec.msgpack.encode(self.stamp)
-        values = {LOG: self._followed.log.encode(), _STAMP: stamp}
+        if self._writing and (wait or self._writing.done()):
+            await self._writing
+            self._writing = None
+
+    async def _take(self) -> _Flush:
+        """Take what has changed since the last flush."""
         stored = await self._some_stored()
         changes = self.engine.changes(stored)
-        items = pairs(changes, values)
-        messages += [gone_message(user) for user in changes.gone]
-        messages += [
+        stamp = msgspec.msgpack.encode(self.stamp)
+        receipts = [
             encode(Receipt(user=request.user, asked=request.asked, by=self.source))
             for request in self._taken
         ]
+        profiles, self._profiles, self._taken = list(self._profiles.items()), {}, []
+        return _Flush(
+            next=self.stamp.next,
+            items=pairs(changes, {LOG: self._followed.log.encode(), _STAMP: stamp}),
+            profiles=profiles,
+            messages=[gone_message(user) for user in changes.gone] + receipts,
+            looked=stored[-1][0] if len(stored) == LOOKED_AT else "",
+        )
+
+    async def _write(self, flush: _Flush) -> None:
+        messages = await self._profile_messages(flush.profiles) + flush.messages
         # 4. The changelog, and with it profiles: both or none.
-        end = await self._replicate(items, messages)
+        end = await self._replicate(flush.items, messages)
         # 5. The store on this disk.
         followed = Followed.now(self._followed.log, end)
-        looked = stored[-1][0] if len(stored) == LOOKED_AT else ""
-        await self._keep([*items, followed.pair(), (local_key(_LOOKED), looked.encode())])
+        looked = local_key(_LOOKED), flush.looked.encode()
+        await self._keep([*flush.items, followed.pair(), looked])
         # 6. From now on the source offset may be committed.
-        self.trouble = ""
+        self.unwritten = ""
         self._followed = followed
-        self._profiles.clear()
-        self._taken.clear()
-        self.durable = self.stamp.next
-        self._flushed = time.monotonic()
+        self._behind = {}
+        self.durable = flush.next
 
     def erase(self) -> bool:
         """Take on what was asked for; say whether there is anything, which a flush makes durable.
@@ -254,15 +316,14 @@ class Partition:
         looked = (self.store.local(_LOOKED) or b"").decode()
         return await asyncio.to_thread(self.store.after, looked, LOOKED_AT)
 
-    def wait_for(self, error: Exception) -> None:
-        """Say that nothing goes on before the cause of an error is gone."""
-        self.trouble = str(error)
+    def wait_for(self, error: Exception) -> str:
+        """Say that nothing goes on before the cause of an error is gone; return what it is."""
         log.error("%s stands still until this is mended: %s", self.source, error)
+        return str(error)
 
-    async def _profile_messages(self) -> list[Message]:
-        """Put profiles into records, and let other partitions have their turn meanwhile."""
+    async def _profile_messages(self, taken: Sequence[tuple[str, np.void]]) -> list[Message]:
+        """Put profiles into records, and let batches have their turn meanwhile."""
         messages: list[Message] = []
-        taken = list(self._profiles.items())
         for start in range(0, len(taken), PROFILES_AT_ONCE):
             profiles = self.engine.profiles(taken[start : start + PROFILES_AT_ONCE])
             messages += [profile_message(profile, self.source) for profile in profiles]
@@ -270,15 +331,23 @@ class Partition:
         return messages
 
     async def close(self) -> None:
-        """Release store and changelog."""
+        """Release store and changelog; a flush that is not yet durable is broken off."""
+        if self._writing:
+            self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
         await self._changelog.close()
         self.store.close()
 
     def _load(self, users: Sequence[str]) -> Sequence[bytes | None]:
-        return self.store.load(users)
+        stored = self.store.load(users)
+        if not self._behind:
+            return stored
+        keys = map(state_key, users)
+        return [self._behind.get(key, data) for key, data in zip(keys, stored, strict=True)]
 
     def _name(self, number: int) -> str | None:
-        return self.store.name(number)
+        behind = self._behind.get(name_key(number))
+        return behind.decode() if behind else self.store.name(number)
 
     async def _replicate(self, items: list[Pair], messages: list[Message]) -> int:
         """Write a flush to the changelog, once, whatever the brokers do meanwhile."""
@@ -290,7 +359,7 @@ class Partition:
             except BusError as error:
                 if self.leaving:
                     raise
-                self.wait_for(error)
+                self.unwritten = self.wait_for(error)
             await asyncio.sleep(PATIENCE)
             try:
                 end = await self._fate(items)
@@ -322,20 +391,27 @@ class Partition:
 
     async def _keep(self, items: list[Pair]) -> None:
         """Write a flush to the store, as soon as the disk takes it."""
-        while True:
-            try:
-                return await asyncio.to_thread(self.store.write, items)
-            except CorruptStoreError:
+        if await self._kept(items):
+            return
+        async with self._readable:
+            while not await self._kept(items):
+                await asyncio.sleep(PATIENCE)
+                try:
+                    self.store = await asyncio.to_thread(reopened, self.store)
+                except StoreError as error:
+                    log.error("%s", error)  # noqa: TRY400
+
+    async def _kept(self, items: list[Pair]) -> bool:
+        try:
+            await _to_its_end(asyncio.to_thread(self.store.write, items))
+        except CorruptStoreError:
+            raise
+        except StoreError as error:
+            if self.leaving:
                 raise
-            except StoreError as error:
-                if self.leaving:
-                    raise
-                self.wait_for(error)
-            await asyncio.sleep(PATIENCE)
-            try:
-                self.store = await asyncio.to_thread(reopened, self.store)
-            except StoreError as error:
-                log.error("%s", error)  # noqa: TRY400
+            self.unwritten = self.wait_for(error)
+            return False
+        return True
 
     def _messages(self, effects: Effects) -> list[Message]:
         """Put effects into records. Profiles wait for the flush: of a user's, the newest counts."""
@@ -381,6 +457,19 @@ class Partition:
                 "transactions or compaction",
                 *(self.source, missing, first),
             )
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await work in a thread; where this is cancelled, no sooner than it has ended.
+
+    A store that is being written cannot be closed.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def reopened(store: Store) -> Store:
