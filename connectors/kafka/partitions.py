@@ -200,12 +200,16 @@ class Partition:
         return first_offset(span, self.stamp.next, self.store.path)
 
     def due(self, *, records: int, seconds: float) -> bool:
-        """Tell whether it is time for a flush: so many records read, or seconds gone, since one."""
+        """Tell whether it is time for a flush: so many records read, or seconds gone, since one.
+
+        While one is being written, time alone is no reason to begin the next, and to wait for it.
+        """
         unflushed = self.stamp.next - self._begun
+        idle = self._writing is None or self._writing.done()
         return unflushed > 0 and (
             unflushed >= records
             or self.engine.crowded
-            or time.monotonic() - self._flushed >= seconds
+            or (idle and time.monotonic() - self._flushed >= seconds)
         )
 
     async def apply(self, batch: RecordBatch) -> list[Message]:
@@ -247,7 +251,7 @@ class Partition:
         if self.stamp.next == self._begun and not self._taken:
             return
         flush = await self._take()
-        self._begun, self._flushed = flush.next, time.monotonic()
+        self._begun = flush.next
         self._behind = dict(flush.items)
         self._writing = asyncio.create_task(self._write(flush))
 
@@ -296,6 +300,7 @@ class Partition:
         self._followed = followed
         self._behind = {}
         self.durable = flush.next
+        self._flushed = time.monotonic()
 
     def erase(self) -> bool:
         """Take on what was asked for; say whether there is anything, which a flush makes durable.
