@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 from bench.chart import chart, page
 from bench.machine import RESULTS, save
 from connectors.kafka.live_settings import Worker
-from connectors.store import Store, pairs
+from connectors.store import Pair, Store, WriteBehind, pairs
 from pipeline.engine import Changes, Engine
 from pipeline.events import NO_CODE, Clicks, Column
 from pipeline.settings import Settings
@@ -134,15 +135,41 @@ def fill(store: Store, size: Size, partition: int) -> None:
     store.compact()
 
 
+class _Partition:
+    """An engine over a store, which a flush writes to while further events are applied."""
+
+    def __init__(self, store: Store, writer: ThreadPoolExecutor) -> None:
+        self._states = states = WriteBehind(store)
+        hot = Worker().hot_users
+        self.engine = Engine(Settings(), load=states.load, name=states.name, capacity=hot)
+        self._writer = writer
+        self._written = writer.submit(lambda: None)
+
+    def flush(self) -> None:
+        """Begin to write what has changed, when the flush before it is written."""
+        self._written.result()
+        items = pairs(self.engine.changes(), {})
+        self._states.on_its_way = dict(items)
+        self._written = self._writer.submit(self._write, items)
+
+    def _write(self, items: list[Pair]) -> None:
+        self._states.store.write(items)
+        self._states.on_its_way = {}
+
+
 def measure(size: Size, home: Path) -> Cost:
     """Fill the stores, and run clicks through them."""
     stores = [Store(home / str(number)) for number in range(size.partitions)]
     for number, store in enumerate(stores):
         fill(store, size, number)
-    hot = Worker().hot_users
-    engines = [
-        Engine(Settings(), load=store.load, name=store.name, capacity=hot) for store in stores
-    ]
+    with ThreadPoolExecutor(1) as writer:
+        cost = _run(size, [_Partition(store, writer) for store in stores])
+    for store in stores:
+        store.close()
+    return cost
+
+
+def _run(size: Size, partitions: list[_Partition]) -> Cost:
     draw = np.random.default_rng(11)
     cpu = clock = 0.0
     resident = unflushed = 0
@@ -152,17 +179,15 @@ def measure(size: Size, home: Path) -> Cost:
         shares = [(batch, 0)] if size.partitions == 1 else list(_by_partition(batch, size))
         began = time.process_time(), time.perf_counter()
         for share, number in shares:
-            engines[number].process(share)
+            partitions[number].engine.process(share)
         unflushed += len(batch)
-        for engine, store in zip(engines, stores, strict=True):
-            if engine.crowded or unflushed >= FLUSH_EVENTS:
-                store.write(pairs(engine.changes(), {}))
+        for partition in partitions:
+            if partition.engine.crowded or unflushed >= FLUSH_EVENTS:
+                partition.flush()
         unflushed %= FLUSH_EVENTS
         cpu += time.process_time() - began[0]
         clock += time.perf_counter() - began[1]
         resident = max(resident, _resident())
-    for store in stores:
-        store.close()
     return Cost(
         microseconds=round(cpu / size.events * 1e6, 3),
         events_a_second=round(size.events / clock),

@@ -304,6 +304,31 @@ class Store:
             raise _told(error, f"cannot read the state store {self.path}") from None
 
 
+class WriteBehind:
+    """Reads a store as it is to be once what is on its way has been written."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.on_its_way: dict[bytes, bytes | None] = {}
+
+    def load(self, users: Sequence[str]) -> list[bytes | None]:
+        """Return the encoded states of some users; None for one never seen, or deleted.
+
+        Raises:
+            CorruptStoreError: A block's checksum is wrong.
+        """
+        keys = [state_key(user) for user in users]
+        ahead = self.on_its_way
+        others = (user for user, key in zip(users, keys, strict=True) if key not in ahead)
+        stored = iter(self.store.load(list(others)))
+        return [ahead[key] if key in ahead else next(stored) for key in keys]
+
+    def name(self, number: int) -> str | None:
+        """Return the text behind a symbol."""
+        text = self.on_its_way.get(name_key(number))
+        return text.decode() if text else self.store.name(number)
+
+
 def pairs(changes: Changes, values: Mapping[str, bytes]) -> list[Pair]:
     """Return changes and the driver's values as keys and values, these last."""
     return [

@@ -45,10 +45,9 @@ from connectors.store import (
     Pair,
     Store,
     StoreError,
+    WriteBehind,
     local_key,
-    name_key,
     pairs,
-    state_key,
     unpack,
 )
 from connectors.validate import Reject
@@ -153,7 +152,7 @@ class Partition:
     ) -> None:
         """Go on with what `restore.open_state` opened; `close` closes it."""
         self.source = source
-        self.store = store
+        self._states = WriteBehind(store)
         self.turn = asyncio.Lock()
         self.leaving = False
         """Set where the partition is to go elsewhere: nothing more is waited for."""
@@ -170,8 +169,8 @@ class Partition:
         """The offset that the newest flush written has come to."""
         self.engine = Engine(
             settings,
-            load=self._load,
-            name=self._name,
+            load=self._states.load,
+            name=self._states.name,
             prior=prior,
             progress=store.progress(),
             capacity=capacity,
@@ -189,10 +188,13 @@ class Partition:
         """The offset that the newest flush, written or not, has come to."""
         self._flushed = time.monotonic()
         self._writing: asyncio.Task[None] | None = None
-        self._behind: dict[bytes, bytes | None] = {}
-        """What is being written, and the store may not have yet."""
         self._readable = asyncio.Lock()
         """Held while the store cannot be read."""
+
+    @property
+    def store(self) -> Store:
+        """Where the states are durable on this disk."""
+        return self._states.store
 
     def begin(self, span: Span) -> int:
         """Return the offset to read on at."""
@@ -242,17 +244,14 @@ class Partition:
     async def flush(self) -> None:
         """Begin to make durable what was applied; its alerts must have been published.
 
-        The flush before it is waited for.
-
-        Raises:
-            Exception: see `written`.
+        The flush before it is waited for, as by `written`.
         """
         await self.written()
         if self.stamp.next == self._begun and not self._taken:
             return
         flush = await self._take()
         self._begun = flush.next
-        self._behind = dict(flush.items)
+        self._states.on_its_way = dict(flush.items)
         self._writing = asyncio.create_task(self._write(flush))
 
     async def written(self, *, wait: bool = True) -> None:
@@ -298,7 +297,7 @@ class Partition:
         # 6. From now on the source offset may be committed.
         self.unwritten = ""
         self._followed = followed
-        self._behind = {}
+        self._states.on_its_way = {}
         self.durable = flush.next
         self._flushed = time.monotonic()
 
@@ -342,17 +341,6 @@ class Partition:
             await asyncio.gather(self._writing, return_exceptions=True)
         await self._changelog.close()
         self.store.close()
-
-    def _load(self, users: Sequence[str]) -> Sequence[bytes | None]:
-        stored = self.store.load(users)
-        if not self._behind:
-            return stored
-        keys = map(state_key, users)
-        return [self._behind.get(key, data) for key, data in zip(keys, stored, strict=True)]
-
-    def _name(self, number: int) -> str | None:
-        behind = self._behind.get(name_key(number))
-        return behind.decode() if behind else self.store.name(number)
 
     async def _replicate(self, items: list[Pair], messages: list[Message]) -> int:
         """Write a flush to the changelog, once, whatever the brokers do meanwhile."""
@@ -402,7 +390,7 @@ class Partition:
             while not await self._kept(items):
                 await asyncio.sleep(PATIENCE)
                 try:
-                    self.store = await asyncio.to_thread(reopened, self.store)
+                    self._states.store = await asyncio.to_thread(reopened, self.store)
                 except StoreError as error:
                     log.error("%s", error)  # noqa: TRY400
 
