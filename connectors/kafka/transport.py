@@ -112,7 +112,7 @@ glibc moves that bound up to what was freed last. RocksDB's tables in memory, in
 then come from the heaps of whichever threads write them, and these heaps grow for hours.
 """
 SPARE_BYTES = 64 << 20
-"""What a heap may keep of what was freed in it: to ask for it anew takes an eighth of the time."""
+"""What a heap may keep of what was freed in it; to ask for it anew took an eighth of the time."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
