@@ -273,10 +273,12 @@ class InterestStage:
         async with self._opening.setdefault(tp, asyncio.Lock()):
             partition = self._partitions.pop(tp, None)
             if partition is not None:
-                await self._part_with(tp, partition)
+                self._durable[tp] = partition.durable
+                await self._part_with(partition)
+                self._durable[tp] = partition.durable
             self.standby.may_have(tp.partition)
 
-    async def _part_with(self, tp: TP, partition: Partition) -> None:
+    async def _part_with(self, partition: Partition) -> None:
         partition.leaving = True
         try:
             async with asyncio.timeout(GRACE_SECONDS), partition.turn:
@@ -288,7 +290,6 @@ class InterestStage:
                 "%s goes without its newest changes, and is read again from offset %d: %s",
                 *(partition.source, partition.durable, error or "it takes too long"),
             )
-        self._durable[tp] = partition.durable
         await self._discard(partition)
 
     async def _discard(self, partition: Partition) -> None:
