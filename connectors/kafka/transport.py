@@ -111,9 +111,11 @@ LARGE_BYTES = 1_000_000
 glibc moves that bound up to what was freed last. RocksDB's tables in memory, in blocks of 1 MiB,
 then come from the heaps of whichever threads write them, and these heaps grow for hours.
 """
+HEAPS = 1
+"""For all threads: what one has freed is there for the others."""
 SPARE_BYTES = 64 << 20
 """What a heap may keep of what was freed in it; to ask for it anew took an eighth of the time."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,6 +407,7 @@ def batch_app(kafka: Kafka, *, datadir: Path, **settings: Any) -> faust.App:
     gc.set_threshold(YOUNG_OBJECTS)
     with suppress(AttributeError):  # glibc alone has it
         set_malloc = ctypes.CDLL(None).mallopt
+        set_malloc(_M_ARENA_MAX, HEAPS)
         set_malloc(_M_TRIM_THRESHOLD, SPARE_BYTES)
         set_malloc(_M_MMAP_THRESHOLD, LARGE_BYTES)
     return App(kafka.group, **(defaults | faust_config(kafka) | settings))
