@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from kafka.admin import KafkaAdminClient
 
+from connectors.kafka.settings import Kafka
+from connectors.kafka.topics import create
 from deploy.kafka.cluster import ClusterError, missing
 from deploy.kafka.container import broker
 
@@ -48,6 +51,16 @@ def admin(bootstrap: str) -> Iterator[KafkaAdminClient]:
     client = KafkaAdminClient(bootstrap_servers=bootstrap)
     yield client
     client.close()
+
+
+@pytest.fixture
+def kafka(bootstrap: str, tmp_path: Path) -> Kafka:
+    """Hold the settings of a group of its own, its topics made."""
+    kafka = Kafka(
+        bootstrap_servers=[bootstrap], topic_prefix=f"{tmp_path.name}.", partitions=2, replication=1
+    )
+    create(kafka)
+    return kafka
 
 
 @pytest.fixture

@@ -25,17 +25,6 @@ from pipeline.settings import Duration, Settings
 KEYS = [(b"s%d" % n, b"state %d" % n) for n in range(20_000)]
 
 
-@pytest.fixture
-def kafka(bootstrap, tmp_path):
-    """Hold the settings of a group of its own, its topics made."""
-    name = tmp_path.name
-    kafka = Kafka(
-        bootstrap_servers=[bootstrap], topic_prefix=f"{name}.", partitions=2, replication=1
-    )
-    create(kafka)
-    return kafka
-
-
 async def content(log, start=0):
     """Return what a changelog bears, and the offset behind it."""
     steps = [step async for step in log.read(start)]

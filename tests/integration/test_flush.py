@@ -13,8 +13,6 @@ from connectors.kafka.partitions import Partition
 from connectors.kafka.produce import click_records
 from connectors.kafka.records import RecordBatch
 from connectors.kafka.restore import open_state
-from connectors.kafka.settings import Kafka
-from connectors.kafka.topics import create
 from connectors.kafka.transport import Span
 from pipeline.engine import Engine
 from pipeline.prior import UNIFORM
@@ -38,17 +36,6 @@ class HeldChangelog(Changelog):
     async def write(self, items, messages):
         await self.let.wait()
         return await super().write(items, messages)
-
-
-@pytest.fixture
-def kafka(bootstrap, tmp_path):
-    """Hold the settings of a group of its own, its topics made."""
-    name = tmp_path.name
-    kafka = Kafka(
-        bootstrap_servers=[bootstrap], topic_prefix=f"{name}.", partitions=1, replication=1
-    )
-    create(kafka)
-    return kafka
 
 
 async def opened(kafka, changelog, path):
