@@ -33,14 +33,11 @@ from kafka.admin import KafkaAdminClient
 from bench.chart import chart, page
 from bench.live import START_SECONDS, offsets, prepared, running
 from bench.machine import RESULTS, inputs, save
-from bench.tiling import span, tiled
-from connectors.files import read
+from bench.tiling import span, tiled, year
 from connectors.kafka.produce import Record, produce, timed_records
 from connectors.kafka.settings import Kafka
 from connectors.kafka.topics import create
 from deploy.kafka.cluster import Cluster
-from pipeline.events import concatenate
-from pipeline.settings import Source
 
 SETTINGS = """
 [windows]
@@ -80,9 +77,9 @@ class Sample:
 
 def clicks(copies: int) -> Iterator[Record]:
     """Yield the year over and over, each user in so many copies, with event times."""
-    year = concatenate([batch for batch, _ in read([inputs()["complete_journey"]], Source())])
-    for later in itertools.count(step=span(year)):
-        for batch in tiled(year, copies):
+    log = year()
+    for later in itertools.count(step=span(log)):
+        for batch in tiled(log, copies):
             yield from timed_records([replace(batch, time=batch.time + later)])
 
 
@@ -220,8 +217,8 @@ def _await_both(port: int, learner: Path) -> None:
 def flow(home: Path, minutes: float, rate: int) -> None:
     """Run it in a directory, in which all logs stay."""
     count = round(minutes * _MINUTE * rate)
-    year = pq.read_metadata(inputs()["complete_journey"]).num_rows
-    copies = max(1, round(count / TIMES / year))
+    events = pq.read_metadata(inputs()["complete_journey"]).num_rows
+    copies = max(1, round(count / TIMES / events))
     with ExitStack() as stack:
         cluster = stack.enter_context(Cluster(directory=home / "kafka"))
         kafka = Kafka(bootstrap_servers=cluster.bootstrap.split(","), partitions=2, replication=1)

@@ -3,9 +3,9 @@
 python -m bench.live [--events 600000] [--seconds 20] [--repeats 3]
 
 One broker, one topic of two partitions, real events keyed by user: those of Complete Journey, its
-users seven times beside each other. The clock of each starts behind
-its first batch, so that starting up does not count, and stops after so many events or seconds.
-Peers that are not dependencies of ours live in an environment of their own, build/bench/peers.
+users seven times beside each other. The clock of each starts behind its first batch, so that
+starting up does not count, and stops after so many events or seconds. Peers that are not
+dependencies of ours live in an environment of their own, build/bench/peers.
 """
 
 from __future__ import annotations
@@ -24,15 +24,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bench.machine import inputs, save
-from bench.tiling import tiled
-from connectors.files import read
+from bench.machine import save
+from bench.tiling import tiled, year
 from connectors.kafka.produce import Record, produce, timed_records
 from connectors.kafka.settings import Kafka
 from connectors.kafka.topics import create
 from deploy.kafka.cluster import Cluster
-from pipeline.events import concatenate
-from pipeline.settings import Source
 
 PEERS = Path("build/bench/peers")
 PINNED = ["quixstreams==3.28.1", "bytewax[kafka]==0.21.1"]
@@ -65,9 +62,7 @@ def environment() -> str | None:
 
 def events(count: int) -> Iterator[Record]:
     """Return real purchases as records, from the beginning of the year."""
-    path = inputs()["complete_journey"]
-    year = concatenate([clicks for clicks, _ in read([path], Source())])
-    return itertools.islice(timed_records(tiled(year, COPIES)), count)
+    return itertools.islice(timed_records(tiled(year(), COPIES)), count)
 
 
 def peer(name: str, kafka: Kafka, count: int, seconds: float) -> float:

@@ -7,7 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.events import Clicks, Column
+from bench.machine import inputs
+from connectors.files import read
+from pipeline.events import Clicks, Column, concatenate
+from pipeline.settings import Source
 
 CHUNK = 65_536
 _WEEK = 7 * 86_400_000
@@ -41,6 +44,11 @@ def tiled(clicks: Clicks, copies: int) -> Iterator[Clicks]:
             time=first + times[copy, row],
             user=Column(names, user.astype(np.int32)),
         )
+
+
+def year() -> Clicks:
+    """Read Complete Journey."""
+    return concatenate([clicks for clicks, _ in read([inputs()["complete_journey"]], Source())])
 
 
 def span(clicks: Clicks) -> int:
