@@ -206,26 +206,33 @@ def inspect(user: str, out: OutOption = Path("out")) -> None:
 
 @app.command(
     epilog="Examples:\n\n"
+    "  driftline recommend --user 1228 --out out/demo\n\n"
     "  driftline recommend 1029743 1082185 --out out/demo\n\n"
     "  driftline recommend 1029743 --top 5 --json --out out/demo"
 )
 def recommend(
-    items: Annotated[list[str], typer.Argument(help="What the user met, the oldest first.")],
+    items: Annotated[
+        list[str] | None, typer.Argument(help="What the user met, the oldest first.")
+    ] = None,
     out: OutOption = Path("out"),
+    user: Annotated[str, typer.Option(help="Whose history comes before these items.")] = "",
     checkpoint: Annotated[
-        str | None, typer.Option(help="Its id; else the champion is asked.")
+        str | None, typer.Option(help="Its id: that model alone is asked, not the blend.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many items to show.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="An item a line, as JSON.")] = False,
     settings: SettingsOption = None,
 ) -> None:
-    """Show what the champion would show next, after some items."""
+    """Show what to show next, to a user or after some items."""
     from connectors.recommendations import recommend
 
+    if not items and not user:
+        raise typer.BadParameter("name items, or whom they are for (--user)")
     if not recommend(
-        items,
-        out / "checkpoints",
+        items or [],
+        out,
         _settings(settings, []),
+        user=user,
         checkpoint=checkpoint,
         count=top,
         as_json=as_json,

@@ -18,6 +18,8 @@ from pipeline.windows import Window, Windows
 
 MODEL_NAME = "next-item"
 
+_STATES = "learner"
+
 Progress = Callable[[float, str], None]
 """Takes the share of a window's learning that is done, and what is going on."""
 
@@ -28,6 +30,12 @@ class Lesson:
 
     report: Report
     alerts: list[DriftAlert]
+
+
+def newest_state(directory: Path) -> Path | None:
+    """Return where the learner's newest state is, below a driver's directory; None without one."""
+    ends = [int(folder.name) for folder in directory.glob(f"{_STATES}/*") if folder.name.isdigit()]
+    return directory / _STATES / str(max(ends)) if ends else None
 
 
 class LearningStage:
@@ -48,7 +56,7 @@ class LearningStage:
         self.windows = Windows(settings)
         self.state = state
         self._version = settings.version
-        self._directory = directory / "learner"
+        self._directory = directory / _STATES
         self._directory.mkdir(exist_ok=True)
         self._seen = Seen.load(self._directory / state)
         self._checkpoints = checkpoints = directory / "checkpoints"

@@ -103,7 +103,7 @@ class Learner:
         """
         seeds = Seeds(self.settings.seed, window.start)
         with reproducible(self.device, self.settings.learning.threads):
-            self._follow()
+            self.follow_rollback()
             known = len(self.catalogue.items)
             new, lasting = self._group(window)
             prints = gate.prints(new, self.catalogue.items.names)
@@ -158,7 +158,7 @@ class Learner:
         self.anchors.forget(user)
         self.ensemble.personal.forget(user)
 
-    def _follow(self) -> None:
+    def follow_rollback(self) -> None:
         """Go back where the champion was rolled back; what its window left for replay goes too."""
         if self.checkpoints is None:
             return
@@ -379,18 +379,21 @@ class Learner:
     def load(
         cls,
         directory: Path,
-        settings: Settings,
+        settings: Settings | None = None,
         *,
         checkpoints: Path | None = None,
         progress: training.Progress = _silent,
     ) -> Learner:
-        """Go on where `save` stopped.
+        """Go on where `save` stopped; without settings under those that it was saved under.
 
         Raises:
             StateError: the state is missing, damaged, or of other settings.
         """
+        kept = state.read(directory)
+        if settings is None:
+            settings = persistence.settings_of(kept, str(directory))
         learner = cls(settings, checkpoints=checkpoints, progress=progress)
-        persistence.restore(learner, state.read(directory), str(directory))
+        persistence.restore(learner, kept, str(directory))
         return learner
 
 

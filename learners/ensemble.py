@@ -15,7 +15,7 @@ from learners.metrics import CUT, MISS, Figures, figures
 from learners.model import SequenceModel
 from learners.neighbours import Neighbours
 from learners.sequences import Batch, Ints, Sequences, concatenate, questions
-from learners.shares import Floats
+from learners.shares import Floats, Shares
 from pipeline.settings import Learning
 
 BLENDED = ("model", "knn", "markov", "personal", "again")
@@ -173,6 +173,20 @@ class Ensemble:
         self.blend.learn()
         return _standing(exam, found, unheard), since
 
+    def mix(self, batch: Batch, logits: Floats) -> Floats:
+        """Turn the model's logits for b inputs, (b, items), into the blend's scores, in place."""
+        experts = self._experts(batch, logits.shape[1])
+        return self.blend.mix(logits, [experts[name].logs() for name in BLENDED[1:]])
+
+    def _experts(self, batch: Batch, items: int) -> dict[str, Shares]:
+        """Return by name what those beside the model say of the first `items` items."""
+        return {
+            "knn": self.neighbours.scores(batch, items),
+            "markov": self.markov.scores(batch, items),
+            "personal": self.personal.scores(batch, items),
+            "again": self.neighbours.returns(batch, items),
+        }
+
     def _absorb(self, sequences: Sequences, since: int, until: int) -> None:
         now = sequences.fresh & (sequences.times >= since) & (sequences.times < until)
         self.neighbours.absorb(replace(sequences, fresh=now))
@@ -186,12 +200,7 @@ class Ensemble:
             By name (2, b): ranks among the known items, and among all.
         """
         items = logits.shape[1]
-        others = {
-            "knn": self.neighbours.scores(batch, items),
-            "markov": self.markov.scores(batch, items),
-            "personal": self.personal.scores(batch, items),
-            "again": self.neighbours.returns(batch, items),
-        }
+        others = self._experts(batch, items)
         found = {
             name: np.stack([shares.ranks(targets, n) for n in (known, items)])
             for name, shares in others.items()

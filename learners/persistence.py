@@ -16,6 +16,7 @@ from learners.metrics import Figures
 from learners.model import SequenceModel
 from learners.recipe import OwnRecipe
 from learners.state import State, StateError
+from pipeline.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from learners.continual import Learner
@@ -54,6 +55,7 @@ def collect(learner: Learner) -> State:
     state.texts |= {
         "layout": _LAYOUT,
         "settings": learner.settings.version,
+        "learnt under": learner.settings.encode().decode(),
         "items": learner.catalogue.items.names,
         "categories": learner.catalogue.categories.names,
         "types": learner.catalogue.types.names,
@@ -82,6 +84,21 @@ def collect(learner: Learner) -> State:
     if learner.champion is not None:
         state.put_group("champion", learner.champion.state_dict())
     return state
+
+
+def settings_of(state: State, where: str) -> Settings:
+    """Return the settings that a state was saved under.
+
+    Raises:
+        StateError: an earlier release saved it, which did not note them; or a later one.
+    """
+    try:
+        return Settings.decode(state.texts["learnt under"].encode())
+    except (KeyError, SettingsError):
+        raise StateError(
+            f"{where} was saved by another release of driftline, and does not tell the settings it "
+            "was saved under: have this one learn another window, or replay anew"
+        ) from None
 
 
 def restore(learner: Learner, state: State, where: str) -> None:

@@ -1,4 +1,7 @@
-"""What a checkpoint's model would show next: the best items after a history.
+"""What would be shown next: the best items after a history, by a model or by a learner's blend.
+
+A checkpoint holds the model alone. The blend is what the learner's reports call so: the model and
+all that the learner counts, with users' histories, out of the learner's state.
 
 Of a small catalogue every item is scored. Of a large one those are whose group lies near: an
 inverted file over k-means groups (Jégou, Douze & Schmid 2011, "Product Quantization for Nearest
@@ -8,7 +11,8 @@ Neighbor Search", section IV; Douze et al. 2024, "The Faiss Library"), for which
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,9 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learners.checkpoint import Checkpoint, Names
-from learners.evaluation import hidden
+from learners.continual import Learner
+from learners.evaluation import hidden, scorer
 from learners.model import SequenceModel
-from learners.sequences import Sequences, questions
+from learners.sequences import Batch, Sequences, empty, join, questions
+from learners.state import StateError
 
 EXACT = 100_000
 """Up to so many items all are scored: the index of as many takes seconds to make."""
@@ -33,7 +39,7 @@ _Search = Callable[[Tensor, int], tuple[NDArray[np.float32], NDArray[np.int64]]]
 
 
 class UnknownItemsError(LookupError):
-    """A model knows none of the items of a history."""
+    """Nothing is known of a history: neither of its items nor of its user."""
 
 
 class Recommender:
@@ -86,35 +92,131 @@ class Recommender:
         Raises:
             UnknownItemsError: none of the items is known.
         """
-        if times is None:
-            times = [_MINUTE * at for at in range(len(items))]
-        known = [
-            (self._rows[item], time)
-            for item, time in zip(items, times, strict=True)
-            if item in self._rows
-        ]
-        if not known:
-            raise UnknownItemsError(f"none of {', '.join(items)} is among the {len(self):,} items")
         kinds = self._names.types
         kind = kinds.index(event_type) if event_type in kinds else 0
-        state = self._state(np.array(known, np.int64), kind)
+        history = _events(self._rows, items, times, kind)
+        if not len(history):
+            raise UnknownItemsError(f"none of {', '.join(items)} is among the {len(self):,} items")
+        state = hidden(self._model, _question(history, "", self._length))[0]
         scores, places = self._best(state, min(count, len(self)))
         found = zip(places.tolist(), scores.tolist(), strict=True)
         return [(self._shown[place], score) for place, score in found if place >= 0]
 
-    def _state(self, history: NDArray[np.int64], kind: int) -> Tensor:
-        """Return what the model knows after rows and times (n, 2): (d,)."""
-        asked = len(history)
-        rows, times = np.vstack([history, history[-1]]).T  # whatever the event asked about is
-        sequence = Sequences(
-            owners=[""],
-            starts=np.array([0, asked + 1]),
-            items=rows,
-            types=np.full(asked + 1, kind),
-            times=times,
-            fresh=np.ones(asked + 1, np.bool_),
-        )
-        return hidden(self._model, questions(sequence, np.array([asked]), self._length))[0]
+
+class Blended:
+    """The best items after a history, by a learner's blend; it knows its users' histories, too."""
+
+    def __init__(self, learner: Learner) -> None:
+        """Take a learner that has a champion.
+
+        Raises:
+            StateError: it has learnt nothing yet.
+        """
+        if learner.champion is None:
+            raise StateError("the learner has no champion yet: nothing was learnt")
+        self._model = learner.champion.eval()
+        self._catalogue = learner.catalogue
+        self._ensemble = learner.ensemble
+        self._past = learner.histories.past
+        names = learner.catalogue.items.names[: len(self._model.items)]
+        self._rows = {name: row for row, name in enumerate(names)}
+
+    @classmethod
+    def of(cls, directory: Path, checkpoints: Path) -> Blended:
+        """Take a learner's state, and a champion that was rolled back since.
+
+        Raises:
+            StateError: the state is missing, damaged, or of another release; or without champion.
+            CheckpointError: the champion that stands in another's place is damaged.
+        """
+        learner = Learner.load(directory, checkpoints=checkpoints)
+        learner.follow_rollback()
+        return cls(learner)
+
+    def __len__(self) -> int:
+        """The number of items that can be shown."""
+        return len(self._rows)
+
+    def category(self, item: str) -> str:
+        """Return the category of an item that is known, "" where it has none."""
+        return self._catalogue.categories.names[int(self._catalogue.category[self._rows[item]])]
+
+    def unknown(self, items: Sequence[str]) -> list[str]:
+        """Return those of some items that are not known."""
+        return [item for item in items if item not in self._rows]
+
+    def top(
+        self,
+        items: Sequence[str],
+        *,
+        user: str = "",
+        times: Sequence[int] | None = None,
+        event_type: str = "",
+        count: int = 20,
+    ) -> list[tuple[str, float]]:
+        """Return the best items, each with its score, the best first.
+
+        Args:
+            items: What came behind what is known of the user, oldest first; those unknown are left
+                out.
+            user: Whose history it is; its events up to the newest window learnt come before.
+            times: Of the items, in milliseconds; else each comes a minute after the event before.
+            event_type: Of all items; else the type that the learner met first.
+            count: How many, at most.
+
+        Raises:
+            UnknownItemsError: none of the items is known, and nothing of the user.
+        """
+        past = self._past.take(np.flatnonzero([owner == user for owner in self._past.owners]))
+        past = past.select(past.items < len(self))
+        first = int(past.times[-1]) + _MINUTE if len(past) else 0
+        kind = max(0, self._catalogue.types.get(event_type))
+        history = join([past, _events(self._rows, items, times, kind, first)])
+        if not len(history):
+            raise UnknownItemsError(f"nothing is known of {', '.join([user, *items])}".strip())
+        batch = _question(history, user, len(self._model.positions))
+        scores = self._ensemble.mix(batch, scorer(self._model, batch)(np.array([0]), len(self)))[0]
+        best = np.argsort(-scores, kind="stable")[:count]
+        return [(self._catalogue.items.names[row], float(scores[row])) for row in best.tolist()]
+
+
+def _events(
+    rows: Mapping[str, int],
+    items: Sequence[str],
+    times: Sequence[int] | None,
+    kind: int,
+    first: int = 0,
+) -> Sequences:
+    """Return a history of the items that have a row; by default a minute apart, from `first` on."""
+    if times is None:
+        times = [first + _MINUTE * at for at in range(len(items))]
+    known = [(rows[item], time) for item, time in zip(items, times, strict=True) if item in rows]
+    if not known:
+        return empty()
+    found, at = np.array(known, np.int64).T
+    return Sequences(
+        owners=[""],
+        starts=np.array([0, len(known)]),
+        items=found,
+        types=np.full(len(known), kind),
+        times=at,
+        fresh=np.ones(len(known), np.bool_),
+    )
+
+
+def _question(events: Sequences, owner: str, length: int) -> Batch:
+    """Ask what comes after events, all of one owner; the newest `length` of them are the input."""
+    asked = len(events.items)
+    every = np.append(np.arange(asked), asked - 1)  # whatever the event asked about is
+    sequence = Sequences(
+        owners=[owner],
+        starts=np.array([0, asked + 1]),
+        items=events.items[every],
+        types=events.types[every],
+        times=events.times[every],
+        fresh=events.fresh[every],
+    )
+    return questions(sequence, np.array([asked]), length)
 
 
 def _by_all(table: Tensor) -> _Search:

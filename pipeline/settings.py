@@ -259,12 +259,25 @@ class Settings(Section, frozen=True):
 
     @property
     def version(self) -> str:
-        """A short hash of all values: the same settings, the same version.
+        """A short hash of all values: the same settings, the same version."""
+        return hashlib.sha256(self.encode()).hexdigest()[:12]
 
-        Who signs is left out: it decides nothing of what is signed.
-        """
+    def encode(self) -> bytes:
+        """Write all values as JSON, but for who signs, which decides nothing of what is signed."""
         unsigned = msgspec.structs.replace(self, signing=Signing())
-        return hashlib.sha256(_encode(unsigned)).hexdigest()[:12]
+        return msgspec.json.encode(unsigned, enc_hook=_encode_hook, order="sorted")
+
+    @classmethod
+    def decode(cls, data: bytes) -> Settings:
+        """Read what `encode` has written.
+
+        Raises:
+            SettingsError: another release wrote it.
+        """
+        try:
+            return msgspec.json.decode(data, type=cls, dec_hook=_decode_hook)
+        except (msgspec.MsgspecError, SettingsError) as error:
+            raise SettingsError(f"settings of another release: {error}") from None
 
 
 def _decode_hook(kind: type, value: Any) -> Any:
@@ -277,10 +290,6 @@ def _encode_hook(value: Any) -> Any:
     if isinstance(value, Duration):
         return str(value)
     raise NotImplementedError(type(value))
-
-
-def _encode(settings: Settings) -> bytes:
-    return msgspec.json.encode(settings, enc_hook=_encode_hook, order="sorted")
 
 
 def from_toml(text: str, where: str = "settings") -> Settings:

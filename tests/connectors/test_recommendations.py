@@ -1,4 +1,4 @@
-"""`driftline recommend`, on a checkpoint of its own."""
+"""`driftline recommend`, on a checkpoint of its own and on a learner's state."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
+from weeks import quick, week
 
 from connectors.cli import Exit, app
+from connectors.learning import LearningStage
 from learners import checkpoint
+from learners.checkpoint import champion
 from learners.metrics import figures
 from learners.model import SequenceModel
 from pipeline.settings import Model
@@ -64,3 +67,37 @@ def test_items_that_the_champion_does_not_know_are_named(out):
     none = run("boat", "--out", out)
     assert (Exit.NOT_FOUND, "") == (none.exit_code, none.stdout)
     assert "none of boat is among the 3 items" in none.stderr
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    home = tmp_path_factory.mktemp("learnt")
+    stage = LearningStage(quick(epochs=1), home, "")
+    for number in range(2):
+        stage.learn(week(number))
+    return home
+
+
+def test_a_user_is_shown_what_the_blend_makes_of_the_history(learnt):
+    """With items or without; the blend is asked where there is one."""
+    done = run("--user", "u7", "--top", 3, "--json", "--out", learnt)
+    with_items = run("i1", "--user", "u7", "--top", 3, "--json", "--out", learnt)
+    assert (0, 0, 3) == (done.exit_code, with_items.exit_code, len(done.stdout.splitlines()))
+    assert done.stdout != with_items.stdout
+    assert "the blend around" in run("i1", "--out", learnt).stdout
+
+
+def test_a_checkpoint_that_is_named_is_asked_alone(learnt):
+    """It knows no users; nor does a directory without a learner's state."""
+    named = champion(learnt / "checkpoints")
+    assert f"by {named}" in run("i1", "--checkpoint", named, "--out", learnt).stdout
+    refused = run("--user", "u7", "--checkpoint", named, "--out", learnt)
+    assert "knows no users" in str(refused.exception)
+
+
+def test_a_stranger_is_told(learnt):
+    """Nothing can be shown to a user who was never met, nor to nobody after nothing."""
+    stranger = run("--user", "u99", "--out", learnt)
+    assert (Exit.NOT_FOUND, "") == (stranger.exit_code, stranger.stdout)
+    assert "nothing is known of u99" in stranger.stderr
+    assert 2 == run("--out", learnt).exit_code

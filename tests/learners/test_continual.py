@@ -248,6 +248,20 @@ def test_a_state_of_other_settings_is_refused(tmp_path):
         Learner.load(tmp_path, quick(epochs=1))
 
 
+def test_a_state_tells_the_settings_it_was_saved_under(tmp_path):
+    """So it can be looked at by whoever has no settings file; one that does not is refused."""
+    learner = Learner(quick(epochs=3))
+    learner.save(tmp_path)
+
+    assert learner.settings == Learner.load(tmp_path).settings
+
+    saved = persistence.collect(learner)
+    del saved.texts["learnt under"]
+    state.write(tmp_path, saved)
+    with pytest.raises(StateError, match="another release"):
+        Learner.load(tmp_path)
+
+
 def test_a_state_of_layout_1_is_read(tmp_path):
     """What it says of repeats and of the blend starts anew, the rest goes on."""
     learner = Learner(quick())

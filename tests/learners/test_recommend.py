@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from test_model import made
 from test_sequences import packed
+from weeks import quick, week
 
+from learners import checkpoint
 from learners.checkpoint import Names
+from learners.continual import Learner
 from learners.evaluation import scorer
 from learners.model import SequenceModel
-from learners.recommend import Recommender, UnknownItemsError
-from learners.sequences import questions
+from learners.recommend import Blended, Recommender, UnknownItemsError
+from learners.sequences import group, questions
+from learners.state import StateError
 from pipeline.settings import Model
 
 
@@ -69,3 +75,66 @@ def test_the_index_finds_what_scoring_all_finds():
         for items in histories
     ]
     assert 0.95 < np.mean([len(both) / 20 for both in found])
+
+
+@pytest.fixture(scope="module")
+def learner():
+    taught = Learner(quick())
+    for number in range(3):
+        taught.learn(week(number))
+    return taught
+
+
+def test_the_blend_shows_what_its_evaluation_ranks(learner):
+    """A user's history, and what came since, are asked about as they are in the next window."""
+    following = copy.deepcopy(learner)
+    clicks = week(3).clicks
+    items, types = following.catalogue.read(clicks)
+    sequences = following.histories.extend(*group(clicks, items, types, "auto"))
+    own = sequences.take(np.array([sequences.owners.index("u7")]))
+    fresh = np.flatnonzero(own.fresh)
+    since = fresh[:4]
+    batch = questions(own, fresh[4:5], 12)
+    known = len(learner.champion.items)
+    scores = learner.ensemble.mix(batch, scorer(learner.champion, batch)(np.array([0]), known))[0]
+    names = learner.catalogue.items.names
+    best = Blended(learner).top(
+        [names[row] for row in own.items[since]],
+        user="u7",
+        times=own.times[since].tolist(),
+        event_type=learner.catalogue.types.names[own.types[0]],
+        count=known,
+    )
+
+    assert [names[row] for row in np.argsort(-scores, kind="stable")] == [item for item, _ in best]
+    assert sorted(scores.tolist(), reverse=True) == [score for _, score in best]
+
+
+def test_the_blend_knows_users_without_being_told_what_they_met(learner):
+    """Two users are shown different items; of nobody, and after nothing known, there is none."""
+    blended = Blended(learner)
+    first, second = (blended.top([], user=user, count=5) for user in ("u1", "u2"))
+
+    assert first != second
+    assert first != blended.top(["i1"], user="u1", count=5)
+    assert blended.top(["i1"], count=5) == blended.top(["gone", "i1"], times=[0, 0], count=5)
+    assert ["gone"] == blended.unknown(["gone", "i1"])
+    assert "c1" == blended.category("i1")
+    with pytest.raises(UnknownItemsError, match="nothing is known of nobody, gone"):
+        blended.top(["gone"], user="nobody")
+
+
+def test_the_blend_follows_a_champion_that_was_rolled_back(tmp_path):
+    """It asks the one in its place; before there is a champion there is nobody to ask."""
+    learner = Learner(quick(), checkpoints=tmp_path / "checkpoints")
+    learner.save(tmp_path)
+    with pytest.raises(StateError, match="no champion yet"):
+        Blended.of(tmp_path, tmp_path / "checkpoints")
+    for number in range(3):
+        learner.learn(week(number))
+    learner.save(tmp_path)
+    before = Blended.of(tmp_path, tmp_path / "checkpoints").top(["i1"])
+    checkpoint.roll_back(tmp_path / "checkpoints")
+    after = Blended.of(tmp_path, tmp_path / "checkpoints").top(["i1"])
+
+    assert Blended(learner).top(["i1"]) == before != after
