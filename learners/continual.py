@@ -124,6 +124,20 @@ class Learner:
             retention = self._ask()
         return self._report(window, standing, trained, packed, retention)
 
+    def follow_rollback(self) -> None:
+        """Go back where the champion was rolled back; what its window left for replay goes too."""
+        if self.checkpoints is None:
+            return
+        hops = checkpoint.rolled_back(self.checkpoints)
+        while self.champion_id in hops:
+            gone = checkpoint.load(self.checkpoints / self.champion_id).manifest
+            self.recipe.forget_window(gone.window_start, gone.window_end)
+            self.champion_id = hops[self.champion_id]
+            packed = checkpoint.load(self.checkpoints / self.champion_id, self.trusted)
+            model = SequenceModel.restore(packed.manifest.model, packed.tensors())
+            model.renumber(self.catalogue.items.since(packed.names().items))
+            self.champion = model.to(self.device)
+
     def _report(
         self,
         window: Window,
@@ -157,20 +171,6 @@ class Learner:
         self.probes.forget(user)
         self.anchors.forget(user)
         self.ensemble.personal.forget(user)
-
-    def follow_rollback(self) -> None:
-        """Go back where the champion was rolled back; what its window left for replay goes too."""
-        if self.checkpoints is None:
-            return
-        hops = checkpoint.rolled_back(self.checkpoints)
-        while self.champion_id in hops:
-            gone = checkpoint.load(self.checkpoints / self.champion_id).manifest
-            self.recipe.forget_window(gone.window_start, gone.window_end)
-            self.champion_id = hops[self.champion_id]
-            packed = checkpoint.load(self.checkpoints / self.champion_id, self.trusted)
-            model = SequenceModel.restore(packed.manifest.model, packed.tensors())
-            model.renumber(self.catalogue.items.since(packed.names().items))
-            self.champion = model.to(self.device)
 
     def _group(self, window: Window) -> tuple[Sequences, NDArray[np.bool_]]:
         items, types = self.catalogue.read(window.clicks)
