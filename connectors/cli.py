@@ -223,7 +223,7 @@ def recommend(
     as_json: Annotated[bool, typer.Option("--json", help="An item a line, as JSON.")] = False,
     settings: SettingsOption = None,
 ) -> None:
-    """Show what to show next, to a user or after some items."""
+    """Say what to show next, to a user or after some items."""
     from connectors.recommendations import recommend
 
     if not items and not user:

@@ -24,6 +24,7 @@ from rich.table import Table
 from connectors.demo import demo_events
 from connectors.files import read
 from connectors.prior_file import write_prior
+from connectors.recommendations import recommend
 from connectors.replay import Request, replay
 from connectors.run_error import RunError
 from connectors.summary import Summary, iso
@@ -43,6 +44,8 @@ err_console = Console(stderr=True)
 
 _DEMO_HISTORY = "2017-04-01T00:00:00+00:00"
 """The demo's prior is made from what came before."""
+
+_DEMO_USER = "1228"
 
 _ENDLESS = 1e9
 """Events, from which on their number says nothing more."""
@@ -155,7 +158,7 @@ def calibrate_files(files: list[Path], settings: Settings, to: Path, until: int 
 
 
 def run_demo(out: Path) -> None:
-    """Replay Complete Journey, as three commands that a user could type."""
+    """Replay Complete Journey, and look at a user, as commands that anyone could type."""
     out.parent.mkdir(parents=True, exist_ok=True)
     events, prior = out.with_name("events.parquet"), out.with_name("prior.json")
     if not events.exists():
@@ -168,7 +171,11 @@ def run_demo(out: Path) -> None:
     _say(command)
     request = Request(inputs=[str(events)], settings=Settings(drift=Drift(prior=str(prior))))
     replay_with_progress(request, out, command=command, resume=False, overwrite=True)
-    _say(f"driftline inspect 1228 --out {out}")
+    _say(f"driftline inspect {_DEMO_USER} --out {out}")
+    show_user(_DEMO_USER, out)
+    _say(f"driftline recommend --user {_DEMO_USER} --top 5 --out {out}")
+    recommend([], out, Settings(), user=_DEMO_USER, checkpoint=None, count=5, as_json=False)
+    out_console.print(f"Now open {out / 'report.html'}")
 
 
 def _say(command: str) -> None:
