@@ -188,7 +188,7 @@ class Adapter:
         """
         raise ValueError(f"cannot erase {owner!r}: the exemplars of Avalanche have no owners")
 
-    def forget_window(self, start: int, end: int) -> None:
+    def undo_window(self, start: int, end: int, champion: SequenceModel) -> None:  # noqa: ARG002  the protocol's
         """Refuse: Avalanche's memories cannot be rolled back.
 
         Raises:

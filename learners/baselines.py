@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import compress
+
 import numpy as np
 
 from learners.catalogue import Renumbering, Vocabulary
@@ -70,7 +72,10 @@ class Personal:
         self.counts = Counts(settings.neighbours)
 
     def learn(self, sequences: Sequences, factor: float) -> None:
-        """Fade the counts by a factor, then count each user's fresh events."""
+        """Fade the counts by a factor, then count each user's fresh events.
+
+        A user of whom nothing is left is forgotten.
+        """
         rows = np.array(
             [
                 -1 if owner.startswith(SESSION) else self.users.row(owner)
@@ -84,6 +89,9 @@ class Personal:
             rows[counted], sequences.items[counted], np.ones(int(counted.sum()), np.float32)
         )
         self.counts.settle(factor)
+        left = self.counts.close_up(len(self.users))
+        if not left.stays.all():
+            self.users = Vocabulary(compress(self.users.names, left.stays))
 
     def scores(self, batch: Batch, items: int) -> Shares:
         """Score the first `items` items for b inputs."""

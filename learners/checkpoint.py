@@ -6,10 +6,12 @@ Nothing in it is ever executed on loading. Where it is signed, the signature cov
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -228,17 +230,28 @@ def roll_back(directory: Path, trusted: Collection[str] = ()) -> tuple[str, str]
     Raises:
         CheckpointError: there is no champion, it has no parent, or one of them is damaged.
     """
-    now = champion(directory)
-    if now is None:
+    if champion(directory) is None:
         raise CheckpointError(f"{directory} names no champion: nothing was promoted yet")
-    parent = load(directory / now, trusted).manifest.parent
-    if parent is None:
-        raise CheckpointError(f"{now} in {directory} is the first champion: it has no parent")
-    load(directory / parent, trusted)
-    hops = {**rolled_back(directory), now: parent}
-    replace(directory / _ROLLED_BACK, msgspec.json.encode(hops))
-    point(directory, parent)
+    with alone(directory):
+        now, hops = str(champion(directory)), rolled_back(directory)
+        parent = load(directory / now, trusted).manifest.parent
+        while parent in hops:
+            parent = hops[parent]
+        if parent is None:
+            raise CheckpointError(f"{now} in {directory} is the first champion: it has no parent")
+        load(directory / parent, trusted)
+        replace(directory / _ROLLED_BACK, msgspec.json.encode({**hops, now: parent}))
+        point(directory, parent)
     return now, parent
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Keep others from naming a champion meanwhile, by promotion or rollback."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def replace(path: Path, content: bytes) -> None:

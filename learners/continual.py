@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from learners.seeds import Seeds
 from learners.sequences import (
     Batch,
     Histories,
+    Ints,
     Sequences,
     group,
     lessons,
@@ -104,22 +106,29 @@ class Learner:
         seeds = Seeds(self.settings.seed, window.start)
         with reproducible(self.device, self.settings.learning.threads):
             self.follow_rollback()
-            known = len(self.catalogue.items)
+            before, self.catalogue = self.catalogue, copy.deepcopy(self.catalogue)
+            known = len(before.items)
             new, lasting = self._group(window)
             prints = gate.prints(new, self.catalogue.items.names)
             refused = gate.refuse(new, prints, self.prints, self.settings.learning)
             if refused:
+                self.catalogue = before
                 trained = _Trained(verdict=Verdict(decision="rejected", reason=refused))
                 return self._report(window, nothing(), trained, None, Retention())
             self.prints = np.concatenate([self.prints, prints])[-_PRINTS:]
-            sequences = self._extend(new, lasting, window, seeds)
+            sequences = self._extend(new, lasting, window)
+            told = self.catalogue.category[known:]
+            self._grow(self.champion, np.concatenate([before.category, told]), seeds)
             standing, absorbed = self._evaluate(sequences, known, seeds)
             self._count(sequences, window, absorbed)
+            self._grow(self.champion, self.catalogue.category, seeds)
             sequences, known = self._expire(sequences, known)
             held = self._held(sequences, seeds)
             taught = sequences.take(np.flatnonzero(~held))
             trained = self._train(taught, seeds, known=known)
-            packed = self._publish(trained, window)
+            with checkpoint.alone(self.checkpoints) if self.checkpoints else nullcontext():
+                trained = self._unless_rolled_back(trained)
+                packed = self._publish(trained, window)
             self._remember(taught, sequences.take(np.flatnonzero(held)), trained, seeds)
             retention = self._ask()
         return self._report(window, standing, trained, packed, retention)
@@ -131,12 +140,12 @@ class Learner:
         hops = checkpoint.rolled_back(self.checkpoints)
         while self.champion_id in hops:
             gone = checkpoint.load(self.checkpoints / self.champion_id).manifest
-            self.recipe.forget_window(gone.window_start, gone.window_end)
             self.champion_id = hops[self.champion_id]
             packed = checkpoint.load(self.checkpoints / self.champion_id, self.trusted)
             model = SequenceModel.restore(packed.manifest.model, packed.tensors())
             model.renumber(self.catalogue.items.since(packed.names().items))
             self.champion = model.to(self.device)
+            self.recipe.undo_window(gone.window_start, gone.window_end, self.champion)
 
     def _report(
         self,
@@ -176,20 +185,19 @@ class Learner:
         items, types = self.catalogue.read(window.clicks)
         return group(window.clicks, items, types, self.settings.learning.sequence)
 
-    def _extend(
-        self, new: Sequences, lasting: NDArray[np.bool_], window: Window, seeds: Seeds
-    ) -> Sequences:
+    def _extend(self, new: Sequences, lasting: NDArray[np.bool_], window: Window) -> Sequences:
         """Put the window's sequences behind what is known of their owners."""
         learning = self.settings.learning
         sequences = self.histories.extend(new.tails(learning.most_events), lasting)
         self.histories.drop(window.end - learning.forget_after)
-        if self.champion is not None:
-            self._grow(self.champion, seeds)
         return sequences
 
-    def _grow(self, model: SequenceModel, seeds: Seeds) -> None:
+    def _grow(self, model: SequenceModel | None, category: Ints, seeds: Seeds) -> None:
+        """Give a model rows for all that is known, and each item its category, (items,)."""
+        if model is None:
+            return
         model.grow(
-            torch.from_numpy(self.catalogue.category).to(self.device),
+            torch.from_numpy(category).to(self.device),
             len(self.catalogue.categories),
             len(self.catalogue.types),
             torch.Generator().manual_seed(seeds.of("rows")),
@@ -220,7 +228,7 @@ class Learner:
         times = sequences.times[targets]
         cutoff = np.sort(times)[int(len(times) * (1 - learning.held_out))]
         older = sequences.select(sequences.times < cutoff)
-        new = lessons(older.refreshed(), length)
+        new = lessons(older, length)
         if not len(new):
             return _Trained(verdict=Verdict(decision="none", reason="all events at one time"))
         newest = seeds.draw(targets[times >= cutoff], learning.gate_at_most, "gate")
@@ -246,7 +254,7 @@ class Learner:
             return copy.deepcopy(self.champion)
         generator = torch.Generator().manual_seed(seeds.of("weights"))
         model = SequenceModel(self.settings.learning.model, generator).to(self.device)
-        self._grow(model, seeds)
+        self._grow(model, self.catalogue.category, seeds)
         return model
 
     def _gate(
@@ -277,6 +285,14 @@ class Learner:
             champion_metrics=champion,
             seconds=time.perf_counter() - began,
         )
+
+    def _unless_rolled_back(self, trained: _Trained) -> _Trained:
+        """Reject a challenger whose parent was rolled back while it was trained."""
+        hops = checkpoint.rolled_back(self.checkpoints) if self.checkpoints else {}
+        if trained.challenger is None or self.champion_id not in hops:
+            return trained
+        reason = f"{self.champion_id}, which it was trained from, was rolled back meanwhile"
+        return replace(trained, verdict=Verdict(decision="rejected", reason=reason))
 
     def _past(self) -> Batch:
         exemplars = self.anchors.sequences

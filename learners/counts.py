@@ -84,6 +84,16 @@ class Counts:
         for table in (self.settled, self.fresh):
             table.keep(table.keys >> 32 != row)
 
+    def close_up(self, rows: int) -> Renumbering:
+        """Drop those of so many rows that have no entry, all being settled; tell which are left."""
+        table = self.settled
+        row, column = table.keys >> 32, table.keys & _COLUMN
+        stays = np.zeros(rows, np.bool_)
+        stays[row] = True
+        left = Renumbering(stays)
+        table.keys = left.rows[row] << 32 | column
+        return left
+
     def renumber(self, rows: Renumbering, columns: Renumbering) -> None:
         """Give rows and columns their new numbers; pairs that lost one of the two are dropped."""
         for table in (self.settled, self.fresh):

@@ -114,6 +114,14 @@ class Consolidation:
         self.fisher = diagonal
         self.anchor = {name: value.detach().clone() for name, value in model.named_parameters()}
 
+    def move(self, model: SequenceModel) -> None:
+        """Anchor at another model, which may lack the newest rows."""
+        weights = dict(model.named_parameters())
+        self.fisher = {name: old[: len(weights[name])] for name, old in self.fisher.items()}
+        self.anchor = {
+            name: weights[name].detach()[: len(old)].clone() for name, old in self.fisher.items()
+        }
+
     def renumber(self, items: Renumbering) -> None:
         """Drop the rows of items that are gone."""
         for diagonal in (self.fisher, self.anchor):

@@ -69,8 +69,11 @@ class Recipe(Protocol):
     def forget(self, owner: str) -> None:
         """Erase an owner's sequences."""
 
-    def forget_window(self, start: int, end: int) -> None:
-        """Erase the sequences whose last event lies in start <= time < end."""
+    def undo_window(self, start: int, end: int, champion: SequenceModel) -> None:
+        """Take back the window start <= time < end: what it left is erased, the champion restored.
+
+        The champion is that of before; of items that are gone since it has no rows.
+        """
 
     def renumber(self, items: Renumbering) -> None:
         """Give items their new rows, and forget those that are gone."""
@@ -154,9 +157,10 @@ class OwnRecipe:
         """Erase an owner's sequences."""
         self.replay.forget(owner)
 
-    def forget_window(self, start: int, end: int) -> None:
-        """Erase the sequences whose last event lies in start <= time < end."""
+    def undo_window(self, start: int, end: int, champion: SequenceModel) -> None:
+        """Erase the sequences that end in the window, and anchor at the champion of before."""
         self.replay.forget_window(start, end)
+        self.consolidation.move(champion)
 
     def renumber(self, items: Renumbering) -> None:
         """Give items their new rows, and forget those that are gone."""

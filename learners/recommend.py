@@ -92,8 +92,7 @@ class Recommender:
         Raises:
             UnknownItemsError: none of the items is known.
         """
-        kinds = self._names.types
-        kind = kinds.index(event_type) if event_type in kinds else 0
+        kind = _row(self._names.types, event_type)
         history = _events(self._rows, items, times, kind)
         if not len(history):
             raise UnknownItemsError(f"none of {', '.join(items)} is among the {len(self):,} items")
@@ -170,7 +169,7 @@ class Blended:
         past = self._past.take(np.flatnonzero([owner == user for owner in self._past.owners]))
         past = past.select(past.items < len(self))
         first = int(past.times[-1]) + _MINUTE if len(past) else 0
-        kind = max(0, self._catalogue.types.get(event_type))
+        kind = _row(self._catalogue.types.names, event_type)
         history = join([past, _events(self._rows, items, times, kind, first)])
         if not len(history):
             raise UnknownItemsError(f"nothing is known of {', '.join([user, *items])}".strip())
@@ -178,6 +177,11 @@ class Blended:
         scores = self._ensemble.mix(batch, scorer(self._model, batch)(np.array([0]), len(self)))[0]
         best = np.argsort(-scores, kind="stable")[:count]
         return [(self._catalogue.items.names[row], float(scores[row])) for row in best.tolist()]
+
+
+def _row(kinds: Sequence[str], kind: str) -> int:
+    """Return a type's row; of one unknown that of the type met first, behind the row for none."""
+    return kinds.index(kind) if kind and kind in kinds else min(1, len(kinds) - 1)
 
 
 def _events(

@@ -131,4 +131,4 @@ def test_what_has_no_file_format_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="no owners"):
         learner.forget("u1")
     with pytest.raises(ValueError, match="no times"):
-        learner.recipe.forget_window(0, WEEK)
+        learner.recipe.undo_window(0, WEEK, learner.champion)

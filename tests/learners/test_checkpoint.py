@@ -170,6 +170,22 @@ def test_rollbacks_add_up(tmp_path):
     assert {ids[3]: ids[2], ids[2]: ids[1]} == checkpoint.rolled_back(tmp_path)
 
 
+def test_a_rollback_passes_over_what_was_rolled_back_before(tmp_path):
+    """A parent that is no champion any more does not become it again."""
+    ids = [None]
+    for number in range(2):
+        packed = made(f"{number}", parent=ids[-1])
+        checkpoint.write(tmp_path, packed)
+        ids.append(packed.manifest.id)
+    checkpoint.point(tmp_path, ids[2])
+    checkpoint.roll_back(tmp_path)
+    child = made("2", parent=ids[2])
+    checkpoint.write(tmp_path, child)
+    checkpoint.point(tmp_path, child.manifest.id)
+
+    assert (child.manifest.id, ids[1]) == checkpoint.roll_back(tmp_path)
+
+
 def test_a_missing_checkpoint_is_told(tmp_path):
     """The error names the place."""
     with pytest.raises(CheckpointError, match="nowhere is no readable checkpoint"):

@@ -7,11 +7,13 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
+import torch
 from clicks import clicks as clicks_of
 from weeks import WEEK, quick, week
 
 from learners import checkpoint, persistence, state
 from learners.continual import Learner
+from learners.recipe import OwnRecipe
 from learners.state import StateError
 from pipeline.events import concatenate
 from pipeline.settings import Duration, Model
@@ -108,22 +110,23 @@ def test_a_poisoned_window_is_rejected():
     assert "of the champion" in report.reason
 
 
-def flooded(number, clicks=1_000_000):
+def flooded(number, clicks=1_000_000, item="i0", category="c0"):
     """Return a week into which one user pours clicks on one item."""
     window = week(number)
-    rows = [{"user": "bot", "item": "i0", "time": window.start, "category": "c0"}]
+    rows = [{"user": "bot", "item": item, "time": window.start, "category": category}]
     bot = concatenate([clicks_of(rows)]).take(np.zeros(clicks, np.int64))
     times = np.linspace(window.start, window.end - 1, clicks).astype(np.int64)
     return replace(window, clicks=concatenate([window.clicks, replace(bot, time=times)]))
 
 
-def test_a_bot_that_clicks_one_item_a_million_times_is_refused(tmp_path):
+@pytest.mark.parametrize("clicked", [("i0", "c0"), ("i0", "no such category"), ("junk", "c0")])
+def test_a_bot_that_clicks_one_item_a_million_times_is_refused(tmp_path, clicked):
     """The flooded window leaves nothing behind but its report, which says why."""
     learner = Learner(quick())
     for number in range(2):
         learner.learn(week(number))
     learner.save(tmp_path / "before")
-    report = learner.learn(flooded(2))
+    report = learner.learn(flooded(2, item=clicked[0], category=clicked[1]))
     learner.save(tmp_path / "after")
 
     assert ("rejected", None) == (report.decision, report.checkpoint)
@@ -184,6 +187,84 @@ def test_a_resumed_learner_follows_a_rollback_too(tmp_path):
     resumed = Learner.load(tmp_path, settings, checkpoints=tmp_path / "checkpoints")
 
     assert told(learner.learn(week(2))) == told(resumed.learn(week(2)))
+
+
+def test_a_rollback_while_a_challenger_is_trained_holds(tmp_path):
+    """What was trained from a champion that is none any more does not become it."""
+    rolled, interrupted = [], False
+
+    def interrupt(_fraction, text):
+        if text == "training" and interrupted and not rolled:
+            rolled.append(checkpoint.roll_back(tmp_path))
+
+    settings = quick(gate_tolerance=1.0, gate_forgetting=1.0)
+    learner = Learner(settings, checkpoints=tmp_path, progress=interrupt)
+    windows = iter(map(week, range(4)))
+    first, second = learner.learn(next(windows)), learner.learn(next(windows))
+    interrupted = True
+    third, fourth = learner.learn(next(windows)), learner.learn(next(windows))
+
+    assert [(second.checkpoint, first.checkpoint)] == rolled
+    assert "rejected" == third.decision
+    assert "was rolled back meanwhile" in third.reason
+    assert first.checkpoint == checkpoint.load(tmp_path / fourth.checkpoint).manifest.parent
+    assert fourth.checkpoint == checkpoint.champion(tmp_path)
+
+
+def test_after_a_rollback_weights_are_held_where_the_champion_has_them(tmp_path):
+    """Consolidation pulls towards the champion of before, not the one that was rolled back."""
+    settings = quick(ewc=10.0, ewc_samples=16, gate_tolerance=1.0, gate_forgetting=1.0)
+    learner = Learner(settings, checkpoints=tmp_path)
+    for number in range(2):
+        learner.learn(week(number))
+    checkpoint.roll_back(tmp_path)
+    learner.follow_rollback()
+    weights = dict(learner.champion.named_parameters())
+
+    assert all(
+        torch.equal(weights[name][: len(old)], old)
+        for name, old in learner.recipe.consolidation.anchor.items()
+    )
+
+
+def test_what_an_item_is_called_in_a_window_is_not_known_before(tmp_path):
+    """A known item's category counts from the next window on; the evaluation has the former."""
+    settings = quick()
+    learner = Learner(settings)
+    for number in range(2):
+        learner.learn(week(number))
+    with torch.no_grad():
+        learner.champion.categories.mul_(50)
+    learner.save(tmp_path)
+    window = week(2)
+    category = window.clicks.category
+    late = np.arange(len(window.clicks)) >= len(window.clicks) - 40
+    codes = np.where(late, (category.codes + 1) % len(category.values), category.codes)
+    moved = replace(window.clicks, category=replace(category, codes=codes.astype(np.int32)))
+    other = Learner.load(tmp_path, settings)
+    plain, renamed = learner.learn(window), other.learn(replace(window, clicks=moved))
+
+    assert learner.catalogue.category.tolist() != other.catalogue.category.tolist()
+    assert plain.recall == renamed.recall
+    assert plain.blend == renamed.blend
+    assert plain.cold_inclusive == renamed.cold_inclusive
+
+
+def test_no_window_teaches_what_an_earlier_one_held():
+    """Users' histories are inputs, not lessons: what was held back or rejected stays so."""
+    asked = []
+
+    class Listening(OwnRecipe):
+        def fit(self, challenger, new, **told):
+            asked.append(int((new.targets >= 0).sum()))
+            return super().fit(challenger, new, **told)
+
+    settings = quick(epochs=1, first_epochs=1)
+    learner = Learner(settings, recipe=Listening(settings.learning, torch.device("cpu")))
+    for number in range(3):
+        learner.learn(week(number))
+
+    assert max(asked) < 40 * 12
 
 
 def test_a_change_that_lasts_is_let_through():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -99,6 +100,17 @@ def test_markov_counts_what_followed_the_last_item(lists):
     assert [seen[item] for item in range(10)] == markov.scores(asked([1, 3, 0]), 10).dense(10)[
         0
     ].tolist()
+
+
+def test_users_of_whom_nothing_is_left_are_forgotten():
+    """Memory follows the users who come, not all who ever came; the others stay as they are."""
+    personal = Personal(Learning())
+    personal.learn(packed([[1], [2, 3], [4]]), 1.0)
+    personal.learn(replace(packed([[5], [6]]), owners=["u1", "new"]), 1e-4)
+
+    assert ["u1", "new"] == personal.users.names
+    asked_of = replace(asked([0, 0]), owners=["u1"])
+    assert [1, 0, 0, 0, 0, 1, 0] == personal.scores(asked_of, 7).dense(7)[0].tolist()
 
 
 def test_personal_knows_the_user_and_the_window_so_far():

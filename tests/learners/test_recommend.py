@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,14 +24,15 @@ from pipeline.settings import Model
 
 
 def names_of(items):
-    return Names(items=items, categories=["", "home", "toys"], types=["click", "buy"])
+    return Names(items=items, categories=["", "home", "toys"], types=["", "click"])
 
 
 def test_the_order_is_that_of_the_evaluation():
     """What is shown first is what full ranking puts first, cut to the newest events as there."""
     model = made()
     history = [1, 2, 3, 1, 4, 6]
-    asked = questions(packed([[*history, 0]]), np.array([len(history)]), 4)
+    clicks = replace(packed([[*history, 0]]), types=np.ones(len(history) + 1, np.int64))
+    asked = questions(clicks, np.array([len(history)]), 4)
     logits = scorer(model, asked)(np.array([0]), 8)[0]
     items = [f"i{row}" for row in range(8)]
     best = Recommender(model, names_of(items)).top(
@@ -51,6 +53,15 @@ def test_what_the_model_does_not_know_is_left_out():
     assert "home" == recommender.category("rug")
 
 
+def test_a_history_without_types_is_of_the_usual_one():
+    """Every event that was learnt has a type: what stands for none was never trained."""
+    items = [f"i{row}" for row in range(8)]
+    recommender = Recommender(made(), names_of(items))
+    plain = recommender.top(["i1", "i2"])
+    assert recommender.top(["i1", "i2"], event_type="click") == plain
+    assert recommender.top(["i1", "i2"], event_type="never met") == plain
+
+
 def test_a_history_of_strangers_is_told():
     """Nothing can be said after it."""
     with pytest.raises(UnknownItemsError, match="none of a, b is among the 8 items"):
@@ -61,12 +72,12 @@ def test_the_index_finds_what_scoring_all_finds():
     """Of items that lie around their categories, nearly all of the best are found."""
     random = torch.Generator().manual_seed(0)
     model = SequenceModel(Model(output="mean"), random)
-    model.grow(torch.randint(0, 200, (20_000,), generator=random), 200, 1, random)
+    model.grow(torch.randint(0, 200, (20_000,), generator=random), 200, 2, random)
     with torch.no_grad():
         model.categories.normal_(0, 1, generator=random)
         model.items.normal_(0, 0.7, generator=random)
     names = Names(
-        items=[f"i{row}" for row in range(20_000)], categories=["c"] * 200, types=["click"]
+        items=[f"i{row}" for row in range(20_000)], categories=["c"] * 200, types=["", "click"]
     )
     every, index = (Recommender(model.eval(), names, exact_up_to=n) for n in (10**6, 0))
     histories = [[f"i{row}" for row in range(at, at + 5)] for at in range(0, 100, 5)]
