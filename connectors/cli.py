@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 from msgspec.structs import replace as replace_fields
 from rich.console import Console
+from rich.markup import escape
 
 from connectors import state_commands
 from connectors.kafka import commands, erase_commands, learner_commands
@@ -372,5 +373,6 @@ def _code_of(error: Exception) -> Exit | None:
 
 
 def _fail(error: Exception, code: Exit) -> None:
-    Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+    told = f"[bold red]error:[/] {escape(str(error))}"
+    Console(stderr=True).print(told, highlight=False, soft_wrap=True)
     sys.exit(code)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from connectors.seen import Seen
-from learners import checkpoint
+from learners import checkpoint, persistence
 from learners.continual import Learner, Report
 from learners.staleness import CONFIDENCE
+from learners.state import read
 from pipeline.drift import alert_id
 from pipeline.events import AlertKind, DriftAlert, Guarantee, SourcePosition
 from pipeline.settings import Settings
@@ -67,6 +68,16 @@ class LearningStage:
             if state
             else Learner(settings, checkpoints=checkpoints, progress=progress)
         )
+
+    @classmethod
+    def reopened(cls, directory: Path, state: str) -> LearningStage:
+        """Open the learner's `state` under the settings that it was saved under.
+
+        Raises:
+            StateError: it is damaged, or of another release.
+        """
+        home = directory / _STATES / state
+        return cls(persistence.settings_of(read(home), str(home)), directory, state)
 
     def learn(self, window: Window) -> Lesson | None:
         """Learn from a closed window; None where it was learnt before."""

@@ -17,14 +17,13 @@ from connectors.report import write_report
 from connectors.run_error import RunError
 from connectors.store import Store, meta_key, state_key, unpack
 from connectors.traces import learner_traces
-from pipeline.settings import Settings
 from pipeline.symbols import symbol
 
 if TYPE_CHECKING:
     from connectors.learning import LearningStage
 
 
-def erase_replay(out: Path, user: str, settings: Settings) -> list[str]:
+def erase_replay(out: Path, user: str) -> list[str]:
     """Erase a user from a replay's directory; a second time where the first was cut off.
 
     Sums over all users stay as they are, the report's and the model's weights among them.
@@ -32,7 +31,6 @@ def erase_replay(out: Path, user: str, settings: Settings) -> list[str]:
     Args:
         out: of a replay that has run to its end.
         user: who it is about.
-        settings: those of the replay.
 
     Returns:
         The ids of the checkpoints that were trained since the user was met.
@@ -40,7 +38,7 @@ def erase_replay(out: Path, user: str, settings: Settings) -> list[str]:
     Raises:
         RunError: the directory holds no replay, or one that was cut off.
         StoreError: its store cannot be opened.
-        StateError: the learner's state is of other settings.
+        StateError: the learner's state is damaged, or of another release.
     """
     if not (out / "run.json").exists():
         raise RunError(f"{out} holds no replay")
@@ -48,7 +46,7 @@ def erase_replay(out: Path, user: str, settings: Settings) -> list[str]:
         committed = unpack(store.get("committed"), Committed, str(out))
         if not committed.drained:
             raise RunError(f"{out} holds a replay that was cut off: finish it first (--resume)")
-        stage = _stage(out, settings, committed.learner)
+        stage = _stage(out, committed.learner)
         seen = stage.seen_by(user) if stage else []
         if stage:
             stage.erase(user)
@@ -134,10 +132,10 @@ _LINES: dict[str, Callable[[bytes, str], bytes | None]] = {
 }
 
 
-def _stage(out: Path, settings: Settings, state: str) -> LearningStage | None:
+def _stage(out: Path, state: str) -> LearningStage | None:
     """Open what was learnt, if anything was."""
     if not state:
         return None
     from connectors.learning import LearningStage  # noqa: PLC0415  torch takes seconds
 
-    return LearningStage(settings, out, state)
+    return LearningStage.reopened(out, state)

@@ -53,12 +53,12 @@ def erase(
     """Erase a user: state, profile, windows, exemplars; say which checkpoints have seen them."""
     from connectors.kafka.live_settings import load_live
 
-    core, kafka, worker = load_live(settings)
+    _, kafka, worker = load_live(settings)
     if out is not None:
         from connectors.replay_erasure import erase_replay, replay_traces
 
         if not verify:
-            for checkpoint in erase_replay(out, user, core):
+            for checkpoint in erase_replay(out, user):
                 _say(f"Checkpoint {checkpoint} was trained on this user's clicks, among others.")
         _finish([(where, count, True, "") for where, count in replay_traces(out, user)])
     elif verify:

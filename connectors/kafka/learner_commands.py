@@ -26,8 +26,8 @@ def register_checkpoint(app: typer.Typer) -> None:
     """Add the commands that belong below `driftline checkpoint`."""
     app.command(
         epilog="Examples:\n\n"
-        "  driftline checkpoint pull --to models\n\n"
-        "  driftline checkpoint pull --to models --id 3f9c2ab1d0e4f567"
+        "  driftline checkpoint pull --to models/checkpoints\n\n"
+        "  driftline checkpoint pull --to models/checkpoints --id 3f9c2ab1d0e4f567"
     )(pull)
     app.command(
         epilog="Examples:\n\n"

@@ -88,8 +88,7 @@ def decode_live(data: bytes, where: str) -> Live:
         return msgspec.toml.decode(data, type=Live, dec_hook=_duration)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, SettingsError) as error:
         raise SettingsError(
-            f"{where}: {error}; docs/reference.md lists every setting, those of the bus stand in "
-            "[kafka] and [worker]"
+            f"{where}: {error}; `driftline init` writes a file with every setting and its default"
         ) from None
 
 

@@ -145,7 +145,8 @@ def check(kafka: Kafka) -> list[str]:
             config = {key: entry["value"] for key, entry in configs[topic.name].items()}
             differences += _differences(kafka, topic, found[topic.name]["partitions"], config)
         else:
-            differences.append(f"topic {topic.name} is not there: make it with `driftline topics`")
+            lacking = f"topic {topic.name} is not there: make it with `driftline topics create`"
+            differences.append(lacking)
     clicks, changelog = (found.get(name) for name in (kafka.clicks, wanted[-1].name))
     if clicks and changelog and len(changelog["partitions"]) != len(clicks["partitions"]):
         differences.append(_unequal(kafka, wanted[-1].name, len(clicks["partitions"])))

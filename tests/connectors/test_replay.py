@@ -345,13 +345,12 @@ def test_a_user_is_erased_from_a_replay(tmp_path):
     file, out = shop(tmp_path / "shop.csv", weeks=4), tmp_path / "out"
     settings = tmp_path / "small.toml"
     settings.write_text(SMALL)
-    given = ("--settings", settings)
-    assert 0 == driftline("replay", file, "--out", out, *given).returncode
-    found = driftline("erase", "u3", "--out", out, "--verify", *given)
+    assert 0 == driftline("replay", file, "--out", out, "--settings", settings).returncode
+    found = driftline("erase", "u3", "--out", out, "--verify")
     assert 9 == found.returncode, found.stderr
     assert f"REMAINS  {out / 'profiles.parquet'}  1" in found.stdout
     before = pq.read_table(out / "profiles.parquet")["user_id"].to_pylist()
-    told = driftline("erase", "u3", "--out", out, *given)
+    told = driftline("erase", "u3", "--out", out)
     assert 0 == told.returncode, told.stdout + told.stderr
     assert "REMAINS" not in told.stdout
     made = {path.parent.name for path in out.glob("checkpoints/*/manifest.json")}
@@ -364,7 +363,7 @@ def test_a_user_is_erased_from_a_replay(tmp_path):
     ]
     assert "u3" not in alerts
     assert "u4" in alerts
-    again = driftline("erase", "u3", "--out", out, *given)
+    again = driftline("erase", "u3", "--out", out)
     assert 0 == again.returncode
     assert 6 == driftline("inspect", "u3", "--out", out).returncode
     assert 0 == driftline("inspect", "u4", "--out", out).returncode
