@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from learners import checkpoint, evaluation, gate, persistence, state, training
 from learners.baselines import Popularity
 from learners.buffer import Buffer
-from learners.catalogue import Catalogue
+from learners.catalogue import Catalogue, Renumbering
 from learners.ensemble import Ensemble, Exam, Standing, nothing
 from learners.forgetting import Probes, Retention, iso
 from learners.gate import Verdict
@@ -116,16 +116,20 @@ class Learner:
                 trained = _Trained(verdict=Verdict(decision="rejected", reason=refused))
                 return self._report(window, nothing(), trained, None, Retention())
             self.prints = np.concatenate([self.prints, prints])[-_PRINTS:]
-            sequences = self._extend(new, lasting, window)
+            sequences, teachable = self._extend(new, lasting, window)
             told = self.catalogue.category[known:]
             self._grow(self.champion, np.concatenate([before.category, told]), seeds)
             standing, absorbed = self._evaluate(sequences, known, seeds)
             self._count(sequences, window, absorbed)
             self._grow(self.champion, self.catalogue.category, seeds)
-            sequences, known = self._expire(sequences, known)
+            items = self._expire(sequences)
+            if items is not None:
+                sequences, teachable = sequences.renumbered(items), teachable.renumbered(items)
+                known = int(items.stays[:known].sum())
             held = self._held(sequences, seeds)
-            taught = sequences.take(np.flatnonzero(~held))
-            trained = self._train(taught, seeds, known=known)
+            rows = np.flatnonzero(~held)
+            taught = sequences.take(rows)
+            trained = self._train(taught, teachable.take(rows), seeds, known=known)
             with checkpoint.alone(self.checkpoints) if self.checkpoints else nullcontext():
                 trained = self._unless_rolled_back(trained)
                 packed = self._publish(trained, window)
@@ -145,6 +149,7 @@ class Learner:
             model = SequenceModel.restore(packed.manifest.model, packed.tensors())
             model.renumber(self.catalogue.items.since(packed.names().items))
             self.champion = model.to(self.device)
+            self.histories.unmark(gone.window_start, gone.window_end)
             self.recipe.undo_window(gone.window_start, gone.window_end, self.champion)
 
     def _report(
@@ -185,12 +190,14 @@ class Learner:
         items, types = self.catalogue.read(window.clicks)
         return group(window.clicks, items, types, self.settings.learning.sequence)
 
-    def _extend(self, new: Sequences, lasting: NDArray[np.bool_], window: Window) -> Sequences:
-        """Put the window's sequences behind what is known of their owners."""
+    def _extend(
+        self, new: Sequences, lasting: NDArray[np.bool_], window: Window
+    ) -> tuple[Sequences, Sequences]:
+        """Put the window's sequences behind what is known of their owners; see `Histories`."""
         learning = self.settings.learning
-        sequences = self.histories.extend(new.tails(learning.most_events), lasting)
+        extended = self.histories.extend(new.tails(learning.most_events), lasting)
         self.histories.drop(window.end - learning.forget_after)
-        return sequences
+        return extended
 
     def _grow(self, model: SequenceModel | None, category: Ints, seeds: Seeds) -> None:
         """Give a model rows for all that is known, and each item its category, (items,)."""
@@ -218,7 +225,10 @@ class Learner:
         )
         return self.ensemble.stand(self.champion, exam, sequences, known)
 
-    def _train(self, sequences: Sequences, seeds: Seeds, *, known: int) -> _Trained:
+    def _train(
+        self, sequences: Sequences, teachable: Sequences, seeds: Seeds, *, known: int
+    ) -> _Trained:
+        """Train a challenger; `teachable` are the sequences, fresh being what it may learn."""
         began = time.perf_counter()
         learning = self.settings.learning
         length = learning.model.max_length
@@ -227,7 +237,7 @@ class Learner:
             return _Trained(verdict=Verdict(decision="none", reason="no sequence of two events"))
         times = sequences.times[targets]
         cutoff = np.sort(times)[int(len(times) * (1 - learning.held_out))]
-        older = sequences.select(sequences.times < cutoff)
+        older = teachable.select(teachable.times < cutoff)
         new = lessons(older, length)
         if not len(new):
             return _Trained(verdict=Verdict(decision="none", reason="all events at one time"))
@@ -338,25 +348,24 @@ class Learner:
         self.ensemble.learn(sequences, absorbed, factor)
         self.until = window.end
 
-    def _expire(self, sequences: Sequences, known: int) -> tuple[Sequences, int]:
-        """Drop the items that too many windows went by without.
+    def _expire(self, sequences: Sequences) -> Renumbering | None:
+        """Drop the items that too many windows went by without; tell which, where there are any.
 
         Neither training nor gate nor checkpoint sees their rows or events any more. A window that
-        teaches nothing, as when a source fails, does not count. Returns what is left of this one,
-        and of the items known before it.
+        teaches nothing, as when a source fails, does not count.
         """
         most = self.settings.learning.item_windows
         if not len(sequences.targets()):
-            return sequences, known
+            return None
         self.catalogue.pass_window(sequences.items[sequences.fresh])
         if not most or self.catalogue.unseen.max() < most:
-            return sequences, known
+            return None
         items = self.catalogue.expire(most)
         self.histories.past = self.histories.past.renumbered(items)
         for holder in (self.ensemble, self.recipe, self.anchors, self.probes, self.champion):
             if holder is not None:
                 holder.renumber(items)
-        return sequences.renumbered(items), int(items.stays[:known].sum())
+        return items
 
     def _held(self, sequences: Sequences, seeds: Seeds) -> NDArray[np.bool_]:
         """Draw the sequences that no training sees, only the gate and the probes, (n,)."""
@@ -373,6 +382,7 @@ class Learner:
         self.probes.add(held, start=seeds.start, items=items)
         if self.champion is not None and trained.verdict.decision == "promoted":
             self.recipe.remember(self.champion, taught, frequency=frequency, seeds=seeds)
+            self.histories.mark(set(taught.owners), seeds.start)
 
     def _ask(self) -> Retention:
         if self.champion is None:

@@ -12,6 +12,7 @@ Neighbor Search", section IV; Douze et al. 2024, "The Faiss Library"), for which
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +169,7 @@ class Blended:
         """
         past = self._past.take(np.flatnonzero([owner == user for owner in self._past.owners]))
         past = past.select(past.items < len(self))
+        past = replace(past, fresh=np.zeros_like(past.fresh))
         first = int(past.times[-1]) + _MINUTE if len(past) else 0
         kind = _row(self._catalogue.types.names, event_type)
         history = join([past, _events(self._rows, items, times, kind, first)])

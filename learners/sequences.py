@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,10 +68,6 @@ class Sequences:
     def counts(self, items: int) -> NDArray[np.float32]:
         """Count the fresh events by item, (items,)."""
         return np.bincount(self.items[self.fresh], minlength=items).astype(np.float32)
-
-    def refreshed(self) -> Sequences:
-        """Return the same events, history taken for fresh."""
-        return replace(self, fresh=np.ones_like(self.fresh))
 
     def select(self, keep: NDArray[np.bool_]) -> Sequences:
         """Return the events where `keep` (t,) is true; sequences left empty are dropped."""
@@ -173,14 +170,23 @@ def group(clicks: Clicks, items: Ints, types: Ints, by: str) -> tuple[Sequences,
 
 
 class Histories:
-    """The newest `length` events of every user, carried over windows."""
+    """The newest `length` events of every user, carried over windows.
+
+    In `past` the events are marked as fresh that were lessons: they may be lessons again.
+    """
 
     def __init__(self, length: int) -> None:
         self.length = length
         self.past = empty()
 
-    def extend(self, sequences: Sequences, lasting: NDArray[np.bool_]) -> Sequences:
-        """Put each lasting sequence behind its owner's history; remember the new tails."""
+    def extend(
+        self, sequences: Sequences, lasting: NDArray[np.bool_]
+    ) -> tuple[Sequences, Sequences]:
+        """Put each lasting sequence behind its owner's history; remember the new tails.
+
+        Returns:
+            The sequences with their histories; and the same, fresh being all that may be taught.
+        """
         place = {owner: row for row, owner in enumerate(self.past.owners)}
         before = np.array(
             [
@@ -197,7 +203,7 @@ class Histories:
         )
         events = np.argsort(key, kind="stable")  # history first: it stands first in `both`
         lengths = np.bincount(key, minlength=len(sequences))
-        whole = Sequences(
+        teachable = Sequences(
             owners=sequences.owners,
             starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             items=both.items[events],
@@ -205,11 +211,23 @@ class Histories:
             times=both.times[events],
             fresh=both.fresh[events],
         )
+        new = events >= len(past.items)
         absent = np.setdiff1d(np.arange(len(self.past)), before)
-        tails = whole.take(np.flatnonzero(lasting)).tails(self.length)
-        kept = join([self.past.take(absent), tails])
-        self.past = replace(kept, fresh=np.zeros_like(kept.fresh))
-        return whole
+        untaught = replace(teachable, fresh=teachable.fresh & ~new)
+        tails = untaught.take(np.flatnonzero(lasting)).tails(self.length)
+        self.past = join([self.past.take(absent), tails])
+        return replace(teachable, fresh=new), teachable
+
+    def mark(self, owners: Collection[str], since: int) -> None:
+        """Note that events of owners, from a time on, were lessons."""
+        own = np.array([owner in owners for owner in self.past.owners], np.bool_)
+        taught = np.repeat(own, self.past.lengths) & (self.past.times >= since)
+        self.past = replace(self.past, fresh=self.past.fresh | taught)
+
+    def unmark(self, start: int, end: int) -> None:
+        """Let the events of start <= time < end be lessons no more."""
+        undone = (self.past.times >= start) & (self.past.times < end)
+        self.past = replace(self.past, fresh=self.past.fresh & ~undone)
 
     def drop(self, before: int) -> None:
         """Drop the users whose newest event is older than `before`."""

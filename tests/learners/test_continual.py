@@ -13,7 +13,6 @@ from weeks import WEEK, quick, week
 
 from learners import checkpoint, persistence, state
 from learners.continual import Learner
-from learners.recipe import OwnRecipe
 from learners.state import StateError
 from pipeline.events import concatenate
 from pipeline.settings import Duration, Model
@@ -250,21 +249,40 @@ def test_what_an_item_is_called_in_a_window_is_not_known_before(tmp_path):
     assert plain.cold_inclusive == renamed.cold_inclusive
 
 
-def test_no_window_teaches_what_an_earlier_one_held():
-    """Users' histories are inputs, not lessons: what was held back or rejected stays so."""
-    asked = []
+def lessons_of(learner, number):
+    """Return by owner how many events of a week may be lessons again, and how many there are."""
+    past = learner.histories.past
+    own = np.repeat(np.arange(len(past)), past.lengths)
+    inside = past.times // WEEK == number
+    taught = np.bincount(own[inside & past.fresh], minlength=len(past)).tolist()
+    there = np.bincount(own[inside], minlength=len(past)).tolist()
+    return dict(zip(past.owners, zip(taught, there, strict=True), strict=True))
 
-    class Listening(OwnRecipe):
-        def fit(self, challenger, new, **told):
-            asked.append(int((new.targets >= 0).sum()))
-            return super().fit(challenger, new, **told)
 
-    settings = quick(epochs=1, first_epochs=1)
-    learner = Learner(settings, recipe=Listening(settings.learning, torch.device("cpu")))
+def test_what_no_training_is_to_see_is_no_lesson_later(tmp_path):
+    """Held, rejected and rolled-back events stay in users' histories as inputs alone."""
+    settings = quick(gate_tolerance=1.0, gate_forgetting=1.0)
+    learner = Learner(settings, checkpoints=tmp_path)
+    for number in range(2):
+        learner.learn(week(number, events=4))
+        held = {
+            owner
+            for probe in learner.probes.kept
+            if probe.start == number * WEEK
+            for owner in probe.sequences.owners
+        }
+        told = lessons_of(learner, number)
+        assert {owner: (0 if owner in held else 4, 4) for owner in told} == told
+    assert {(0, 4), (4, 4)} == set(lessons_of(learner, 0).values())
+    checkpoint.roll_back(tmp_path)
+    learner.follow_rollback()
+    assert {(0, 4)} == set(lessons_of(learner, 1).values())
+    assert {(0, 4), (4, 4)} == set(lessons_of(learner, 0).values())
+    strict = Learner(quick())
     for number in range(3):
-        learner.learn(week(number))
-
-    assert max(asked) < 40 * 12
+        strict.learn(week(number))
+    assert "rejected" == strict.learn(week(3, shuffled=True)).decision
+    assert {(0, 12)} == set(lessons_of(strict, 3).values())
 
 
 def test_a_change_that_lasts_is_let_through():

@@ -101,7 +101,7 @@ def test_the_blend_shows_what_its_evaluation_ranks(learner):
     following = copy.deepcopy(learner)
     clicks = week(3).clicks
     items, types = following.catalogue.read(clicks)
-    sequences = following.histories.extend(*group(clicks, items, types, "auto"))
+    sequences, _ = following.histories.extend(*group(clicks, items, types, "auto"))
     own = sequences.take(np.array([sequences.owners.index("u7")]))
     fresh = np.flatnonzero(own.fresh)
     since = fresh[:4]

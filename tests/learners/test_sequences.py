@@ -113,7 +113,7 @@ def test_history_stands_before_the_window_and_is_no_target():
     """Only events of the window are asked for; the first of them has history before it."""
     catalogue, histories = Catalogue(), Histories(2)
     histories.extend(*read(catalogue, rows_of("a", ["x", "y", "z"])))
-    whole = histories.extend(*read(catalogue, rows_of("a", ["x", "z"], start=10)))
+    whole, _ = histories.extend(*read(catalogue, rows_of("a", ["x", "z"], start=10)))
 
     assert [[1, 2, 0, 2]] == unpacked(whole)
     assert [2, 3] == whole.targets().tolist()
