@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from connectors.seen import Seen
-from learners import checkpoint, persistence
+from learners import checkpoint
 from learners.continual import Learner, Report
 from learners.staleness import CONFIDENCE
-from learners.state import read
 from pipeline.drift import alert_id
 from pipeline.events import AlertKind, DriftAlert, Guarantee, SourcePosition
 from pipeline.settings import Settings
@@ -48,15 +47,19 @@ class LearningStage:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: Settings | None,
         directory: Path,
         state: str,
         progress: Progress = lambda _fraction, _text: None,
     ) -> None:
-        """Start anew, or from the learner's `state` where that is not empty."""
-        self.windows = Windows(settings)
+        """Start anew, or from the learner's `state` where that is not empty.
+
+        Without settings it is under those that the state was saved under.
+
+        Raises:
+            StateError: the state is damaged, of other settings or of another release.
+        """
         self.state = state
-        self._version = settings.version
         self._directory = directory / _STATES
         self._directory.mkdir(exist_ok=True)
         self._seen = Seen.load(self._directory / state)
@@ -66,18 +69,10 @@ class LearningStage:
                 self._directory / state, settings, checkpoints=checkpoints, progress=progress
             )
             if state
-            else Learner(settings, checkpoints=checkpoints, progress=progress)
+            else Learner(settings or Settings(), checkpoints=checkpoints, progress=progress)
         )
-
-    @classmethod
-    def reopened(cls, directory: Path, state: str) -> LearningStage:
-        """Open the learner's `state` under the settings that it was saved under.
-
-        Raises:
-            StateError: it is damaged, or of another release.
-        """
-        home = directory / _STATES / state
-        return cls(persistence.settings_of(read(home), str(home)), directory, state)
+        self.windows = Windows(self._learner.settings)
+        self._version = self._learner.settings.version
 
     def learn(self, window: Window) -> Lesson | None:
         """Learn from a closed window; None where it was learnt before."""

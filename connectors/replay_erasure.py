@@ -138,4 +138,4 @@ def _stage(out: Path, state: str) -> LearningStage | None:
         return None
     from connectors.learning import LearningStage  # noqa: PLC0415  torch takes seconds
 
-    return LearningStage.reopened(out, state)
+    return LearningStage(None, out, state)

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -245,11 +245,16 @@ def roll_back(directory: Path, trusted: Collection[str] = ()) -> tuple[str, str]
     return now, parent
 
 
-@contextmanager
-def alone(directory: Path) -> Iterator[None]:
+def alone(directory: Path) -> AbstractContextManager[None]:
     """Keep others from naming a champion meanwhile, by promotion or rollback."""
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("wb") as file:
+    return locked(directory / ".lock")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file's lock; wait while another process does."""
+    with path.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -24,7 +24,7 @@ from learners.checkpoint import Checkpoint, Names
 from learners.continual import Learner
 from learners.evaluation import hidden, scorer
 from learners.model import SequenceModel
-from learners.sequences import Batch, Sequences, empty, join, questions
+from learners.sequences import Batch, Ints, Sequences, empty, join, questions
 from learners.state import StateError
 
 EXACT = 100_000
@@ -43,17 +43,64 @@ class UnknownItemsError(LookupError):
     """Nothing is known of a history: neither of its items nor of its user."""
 
 
-class Recommender:
+class _Shown:
+    """The items that can be shown, and histories of them."""
+
+    def __init__(self, names: Names, rows: Mapping[str, int], category: Ints | Tensor) -> None:
+        """Take what rows stand for, those of the items to be shown, and all items' categories."""
+        self._names = names
+        self._rows = rows
+        self._category = category
+
+    def __len__(self) -> int:
+        """The number of items that can be shown."""
+        return len(self._rows)
+
+    def category(self, item: str) -> str:
+        """Return the category of an item that is known, "" where it has none."""
+        return self._names.categories[int(self._category[self._rows[item]])]
+
+    def unknown(self, items: Sequence[str]) -> list[str]:
+        """Return those of some items that are not known."""
+        return [item for item in items if item not in self._rows]
+
+    def _history(
+        self, items: Sequence[str], times: Sequence[int] | None, kind: str, first: int = 0
+    ) -> Sequences:
+        """Return a history of the items known; by default a minute apart, from `first` on."""
+        if times is None:
+            times = [first + _MINUTE * at for at in range(len(items))]
+        rows = self._rows
+        known = [(rows[item], at) for item, at in zip(items, times, strict=True) if item in rows]
+        if not known:
+            return empty()
+        found, at = np.array(known, np.int64).T
+        return Sequences(
+            owners=[""],
+            starts=np.array([0, len(known)]),
+            items=found,
+            types=np.full(len(known), self._type(kind)),
+            times=at,
+            fresh=np.ones(len(known), np.bool_),
+        )
+
+    def _type(self, kind: str) -> int:
+        """Return a type's row; of one unknown that of the type met first, behind that for none."""
+        kinds = self._names.types
+        return kinds.index(kind) if kind and kind in kinds else min(1, len(kinds) - 1)
+
+
+class Recommender(_Shown):
     """The best items after a history, by one model."""
 
     def __init__(self, model: SequenceModel, names: Names, *, exact_up_to: int = EXACT) -> None:
         """Take a model, and what its rows stand for."""
+        rows = {name: row for row, name in enumerate(names.items) if name}
+        super().__init__(names, rows, model.category)
         self._model = model
-        self._names = names
         self._length = len(model.positions)
-        self._rows = {name: row for row, name in enumerate(names.items) if name}
-        self._shown = list(self._rows)
-        table = model.table().detach()[list(self._rows.values())]
+        self._shown = list(rows)
+        table = model.table().detach()[list(rows.values())]
         self._best = (_by_index(table) if len(table) > exact_up_to else None) or _by_all(table)
 
     @classmethod
@@ -61,18 +108,6 @@ class Recommender:
         """Take the model of a checkpoint."""
         model = SequenceModel.restore(checkpoint.manifest.model, checkpoint.tensors())
         return cls(model, checkpoint.names())
-
-    def __len__(self) -> int:
-        """The number of items that can be shown."""
-        return len(self._shown)
-
-    def category(self, item: str) -> str:
-        """Return the category of an item that is known, "" where it has none."""
-        return self._names.categories[int(self._model.category[self._rows[item]])]
-
-    def unknown(self, items: Sequence[str]) -> list[str]:
-        """Return those of some items that the model does not know."""
-        return [item for item in items if item not in self._rows]
 
     def top(
         self,
@@ -93,8 +128,7 @@ class Recommender:
         Raises:
             UnknownItemsError: none of the items is known.
         """
-        kind = _row(self._names.types, event_type)
-        history = _events(self._rows, items, times, kind)
+        history = self._history(items, times, event_type)
         if not len(history):
             raise UnknownItemsError(f"none of {', '.join(items)} is among the {len(self):,} items")
         state = hidden(self._model, _question(history, "", self._length))[0]
@@ -103,7 +137,7 @@ class Recommender:
         return [(self._shown[place], score) for place, score in found if place >= 0]
 
 
-class Blended:
+class Blended(_Shown):
     """The best items after a history, by a learner's blend; it knows its users' histories, too."""
 
     def __init__(self, learner: Learner) -> None:
@@ -115,11 +149,11 @@ class Blended:
         if learner.champion is None:
             raise StateError("the learner has no champion yet: nothing was learnt")
         self._model = learner.champion.eval()
-        self._catalogue = learner.catalogue
         self._ensemble = learner.ensemble
         self._past = learner.histories.past
-        names = learner.catalogue.items.names[: len(self._model.items)]
-        self._rows = {name: row for row, name in enumerate(names)}
+        names = Names.of(learner.catalogue)
+        rows = {name: row for row, name in enumerate(names.items[: len(self._model.items)])}
+        super().__init__(names, rows, learner.catalogue.category)
 
     @classmethod
     def of(cls, directory: Path, checkpoints: Path) -> Blended:
@@ -132,18 +166,6 @@ class Blended:
         learner = Learner.load(directory, checkpoints=checkpoints)
         learner.follow_rollback()
         return cls(learner)
-
-    def __len__(self) -> int:
-        """The number of items that can be shown."""
-        return len(self._rows)
-
-    def category(self, item: str) -> str:
-        """Return the category of an item that is known, "" where it has none."""
-        return self._catalogue.categories.names[int(self._catalogue.category[self._rows[item]])]
-
-    def unknown(self, items: Sequence[str]) -> list[str]:
-        """Return those of some items that are not known."""
-        return [item for item in items if item not in self._rows]
 
     def top(
         self,
@@ -171,43 +193,13 @@ class Blended:
         past = past.select(past.items < len(self))
         past = replace(past, fresh=np.zeros_like(past.fresh))
         first = int(past.times[-1]) + _MINUTE if len(past) else 0
-        kind = _row(self._catalogue.types.names, event_type)
-        history = join([past, _events(self._rows, items, times, kind, first)])
+        history = join([past, self._history(items, times, event_type, first)])
         if not len(history):
             raise UnknownItemsError(f"nothing is known of {', '.join([user, *items])}".strip())
         batch = _question(history, user, len(self._model.positions))
         scores = self._ensemble.mix(batch, scorer(self._model, batch)(np.array([0]), len(self)))[0]
         best = np.argsort(-scores, kind="stable")[:count]
-        return [(self._catalogue.items.names[row], float(scores[row])) for row in best.tolist()]
-
-
-def _row(kinds: Sequence[str], kind: str) -> int:
-    """Return a type's row; of one unknown that of the type met first, behind the row for none."""
-    return kinds.index(kind) if kind and kind in kinds else min(1, len(kinds) - 1)
-
-
-def _events(
-    rows: Mapping[str, int],
-    items: Sequence[str],
-    times: Sequence[int] | None,
-    kind: int,
-    first: int = 0,
-) -> Sequences:
-    """Return a history of the items that have a row; by default a minute apart, from `first` on."""
-    if times is None:
-        times = [first + _MINUTE * at for at in range(len(items))]
-    known = [(rows[item], time) for item, time in zip(items, times, strict=True) if item in rows]
-    if not known:
-        return empty()
-    found, at = np.array(known, np.int64).T
-    return Sequences(
-        owners=[""],
-        starts=np.array([0, len(known)]),
-        items=found,
-        types=np.full(len(known), kind),
-        times=at,
-        fresh=np.ones(len(known), np.bool_),
-    )
+        return [(self._names.items[row], float(scores[row])) for row in best.tolist()]
 
 
 def _question(events: Sequences, owner: str, length: int) -> Batch:

@@ -19,14 +19,12 @@ The process ends at once when its input does: when the consuming process has die
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from queue import SimpleQueue
 from typing import BinaryIO
@@ -63,7 +61,7 @@ def main() -> None:
     lines: SimpleQueue[int | Work] = SimpleQueue()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, lines), daemon=True).start()
     files = LearnerFiles(Path(task.directory))
-    with _after_others(files.directory / "training.lock"):
+    with checkpoint.locked(files.directory / "training.lock"):  # one may be left over, still ending
         learning = LearningStage(task.settings, files.directory, files.learnt())
         while True:
             work = lines.get()
@@ -131,14 +129,6 @@ def _listen(given: BinaryIO, lines: SimpleQueue[int | Work]) -> None:
     for line in given:
         lines.put(msgspec.json.decode(line, type=int | Work))
     os._exit(0)  # in the midst of training, too: the window is trained again
-
-
-@contextmanager
-def _after_others(path: Path) -> Iterator[None]:
-    """Wait until a process that was left over has ended."""
-    with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":

@@ -155,14 +155,19 @@ def test_the_first_champion_cannot_be_rolled_back(tmp_path):
         checkpoint.roll_back(tmp_path)
 
 
+def promoted(directory, text, parent):
+    """Write a checkpoint and make it champion; return its id."""
+    packed = made(text, parent=parent)
+    checkpoint.write(directory, packed)
+    checkpoint.point(directory, packed.manifest.id)
+    return packed.manifest.id
+
+
 def test_rollbacks_add_up(tmp_path):
     """Twice rolled back, the grandparent is champion, and each hop is remembered."""
     ids = [None]
     for number in range(3):
-        packed = made(f"{number}", parent=ids[-1])
-        checkpoint.write(tmp_path, packed)
-        ids.append(packed.manifest.id)
-    checkpoint.point(tmp_path, ids[3])
+        ids.append(promoted(tmp_path, f"{number}", ids[-1]))
     for _ in range(2):
         checkpoint.roll_back(tmp_path)
 
@@ -172,18 +177,12 @@ def test_rollbacks_add_up(tmp_path):
 
 def test_a_rollback_passes_over_what_was_rolled_back_before(tmp_path):
     """A parent that is no champion any more does not become it again."""
-    ids = [None]
-    for number in range(2):
-        packed = made(f"{number}", parent=ids[-1])
-        checkpoint.write(tmp_path, packed)
-        ids.append(packed.manifest.id)
-    checkpoint.point(tmp_path, ids[2])
+    first = promoted(tmp_path, "0", None)
+    second = promoted(tmp_path, "1", first)
     checkpoint.roll_back(tmp_path)
-    child = made("2", parent=ids[2])
-    checkpoint.write(tmp_path, child)
-    checkpoint.point(tmp_path, child.manifest.id)
+    third = promoted(tmp_path, "2", second)
 
-    assert (child.manifest.id, ids[1]) == checkpoint.roll_back(tmp_path)
+    assert (third, first) == checkpoint.roll_back(tmp_path)
 
 
 def test_a_missing_checkpoint_is_told(tmp_path):
