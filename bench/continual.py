@@ -1,7 +1,7 @@
 """The continual learner over real weeks, beside the recommenders that never train.
 
     python -m bench.continual [--events FILE] [--periods 16] [--strategy NAME ...] [--seeds 5]
-                              [--thin 1]
+                              [--first 0] [--thin 1] [--device cpu]
     python -m bench.continual --contributions
 
 Each window is evaluated with the learner as it stood before, then learnt from, by the code that
@@ -211,8 +211,10 @@ def _arguments() -> argparse.Namespace:
         "--contributions", action="store_true", help="what each part of the recipe gives the model"
     )
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first of the seeds")
     parser.add_argument("--thin", type=int, default=1, help="take one of so many users or sessions")
     parser.add_argument("--settings", type=Path, help="a TOML file")
+    parser.add_argument("--device", default="cpu", help="of torch, for the model: cpu, cuda, …")
     parser.add_argument("--name", default="continual", help="of the files written")
     arguments = parser.parse_args()
     if not arguments.events.exists():
@@ -225,14 +227,15 @@ def main() -> None:
     arguments = _arguments()
     ader = is_periods(arguments.events)
     settings = load(arguments.settings or (ADER_SETTINGS if ader else None))
-    settings = replace(settings, learning=_thinned(settings.learning, arguments.thin))
+    learning = replace(settings.learning, device=arguments.device)
+    settings = replace(settings, learning=_thinned(learning, arguments.thin))
     most = arguments.periods and arguments.periods + 1
     weeks = windows(arguments.events, settings, most, arguments.thin)
     print(f"{arguments.events}: {len(weeks)} windows, settings {settings.version}")
     found: dict[str, list[Reports]] = {}
     for name in CONTRIBUTIONS if arguments.contributions else arguments.strategy:
         found[name] = []
-        for seed in range(arguments.seeds):
+        for seed in range(arguments.first, arguments.first + arguments.seeds):
             print(f"{name}, seed {seed}")
             found[name].append(run(weeks, replace(settings, seed=seed), name))
     for name, runs in found.items():
