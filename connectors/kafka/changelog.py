@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -51,7 +52,6 @@ class Changelog:
         Raises:
             BusError: no broker answers.
         """
-        await self.close()
         producer = AIOKafkaProducer(
             transactional_id=self.name,
             transaction_timeout_ms=_TRANSACTION_MS,
@@ -61,6 +61,7 @@ class Changelog:
             **client_config(self._kafka),
         )
         try:
+            await self.close()
             await producer.start()
         except KafkaError as error:
             await producer.stop()
@@ -73,7 +74,7 @@ class Changelog:
         Raises:
             BusError: no broker answers, or the topic is not there.
         """
-        async with reader(self._kafka) as consumer:
+        async with self._reader() as consumer:
             return await self._span(consumer)
 
     async def read(self, start: int) -> AsyncIterator[tuple[int, Sequence[ConsumerRecord]]]:
@@ -82,18 +83,15 @@ class Changelog:
         Raises:
             BusError: no broker answers, or the topic is not there.
         """
-        async with reader(self._kafka) as consumer:
+        async with self._reader() as consumer:
             first, end = await self._span(consumer)
             consumer.assign([self._at])
             consumer.seek(self._at, max(start, first))
-            try:
-                while (position := await consumer.position(self._at)) < end:
-                    fetched = await consumer.getmany(self._at, timeout_ms=_WAIT_MS)
-                    if fetched.get(self._at):
-                        yield fetched[self._at][-1].offset + 1, fetched[self._at]
-                yield position, []
-            except KafkaError as error:
-                raise BusError(f"cannot read {self.name}: {error}") from error
+            while (position := await consumer.position(self._at)) < end:
+                fetched = await consumer.getmany(self._at, timeout_ms=_WAIT_MS)
+                if fetched.get(self._at):
+                    yield fetched[self._at][-1].offset + 1, fetched[self._at]
+            yield position, []
 
     async def write(self, items: Iterable[Pair], messages: Iterable[Message]) -> int:
         """Write keys and values, and messages to other topics: all of them or none.
@@ -159,6 +157,17 @@ class Changelog:
     async def _send_batch(self, producer: AIOKafkaProducer, batch: Any) -> asyncio.Future[Any]:
         sent = await producer.send_batch(batch, self._at.topic, partition=self._at.partition)
         return _retrieved(sent)
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[Consumer]:
+        consumer = reader(self._kafka)
+        try:
+            await consumer.start()
+            yield consumer
+        except KafkaError as error:
+            raise BusError(f"cannot read {self.name}: {error}") from error
+        finally:
+            await consumer.stop()  # also where it did not start
 
     async def _span(self, consumer: Consumer) -> tuple[int, int]:
         try:

@@ -25,7 +25,6 @@ from connectors.kafka.publisher import Publisher
 from connectors.kafka.security import client_config
 from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.topics import ERASURES
-from connectors.store import StoreError
 from connectors.wire import WireError
 from pipeline.events import SCHEMA_VERSION, Clicks
 
@@ -125,17 +124,16 @@ class Erasures:
     def missing(self, request: Request) -> list[str]:
         """Return which partitions of the click topic have not taken a request on."""
         names = [f"{self._kafka.clicks}/{partition}" for partition in sorted(request.ends)]
-        receipts = {name: self.receipts.get((request.user, name)) for name in names}
-        return [
-            name
-            for name, receipt in receipts.items()
-            if receipt is None or receipt.asked < request.asked
-        ]
+        return [name for name in names if not self._has_answered(name, request)]
 
     def since(self, offset: int) -> list[tuple[int, Request]]:
         """Return the requests at an offset and behind it, in order, with their offsets."""
         found = [(at, request) for at, request in self._requests.values() if at >= offset]
         return sorted(found, key=lambda pair: pair[0])
+
+    def taken_on(self, by: str) -> list[tuple[int, Request]]:
+        """Return the requests with a receipt signed `by`, in order, with their offsets."""
+        return [(at, request) for at, request in self.since(0) if self._has_answered(by, request)]
 
     def counting(self, clicks: Clicks, partition: int) -> Clicks:
         """Leave out the clicks of erased users that came before they were to be erased."""
@@ -166,6 +164,10 @@ class Erasures:
         consumer.seek(self._at, self.next)
         return consumer
 
+    def _has_answered(self, by: str, request: Request) -> bool:
+        receipt = self.receipts.get((request.user, by))
+        return receipt is not None and receipt.asked >= request.asked
+
     def _note(self, offset: int, value: bytes | None) -> None:
         said = decode(value or b"")
         if isinstance(said, Request):
@@ -177,14 +179,14 @@ class Erasures:
 
 
 async def erase_when_asked(app: Any, erase: Callable[[], Awaitable[None]]) -> None:
-    """Call `erase` now and then, until a Faust app stops."""
+    """Call `erase` now and then until a Faust app stops, also while no broker answers."""
     while not app.should_stop:
         await app.sleep(LOOK_SECONDS)
         try:
             if not app.should_stop:
                 await erase()
-        except (BusError, KafkaError, StoreError) as error:
-            log.warning("cannot erase now who is to be erased: %s", error)
+        except BusError as error:
+            log.warning("cannot be told now who is to be erased: %s", error)
 
 
 async def ask(kafka: Kafka, user: str) -> Request:

@@ -57,7 +57,10 @@ class InterestStage:
         self._turns: dict[TP, int] = {}
         self._opening: dict[TP, asyncio.Lock] = {}
         self._durable: dict[TP, int] = {}
-        self._cleaned: dict[TP, int] = {}
+        self._cleaned: dict[TP, set[int]] = {}
+        """By store left behind, which requests it has no user of any more."""
+        self._undamaged = 0
+        """The offset of the erasures up to which no damaged store has a user of theirs."""
         self.standby = Standby(kafka, worker.data, quiet=worker.session_timeout / 3000)
         """Copies of the partitions that are not here."""
         self.pulse = Pulse()
@@ -85,6 +88,7 @@ class InterestStage:
                 raise
             self._partitions[tp] = partition
             self._cleaned.pop(tp, None)
+            self._undamaged = 0  # to open it may have set a damaged one aside
             self._turns[tp] = span.turn
         return start
 
@@ -119,16 +123,21 @@ class InterestStage:
     async def erase(self) -> None:
         """Erase the users that this was asked for, from all that is here.
 
+        A store that was left behind and cannot be opened waits until the next time.
+
         Raises:
             BusError: no broker answers, or the topic of erasures is not there.
-            StoreError: a store that a partition left behind cannot be opened or written.
+            StoreError: a partition's own store cannot be read, and it goes no further.
         """
         await self._listen()
         for partition in list(self._partitions.values()):
             if not self._erasures.since(partition.stamp.erased):
                 continue  # without its turn, which may be held for as long as brokers are away
             await self._in_turn(partition, _erase)
-        await self._clean_left_behind()
+        try:
+            await self._clean_left_behind()
+        except StoreError as error:
+            log.warning("cannot erase now who is to be erased: %s", error)
 
     async def release(self, revoked: set[TP]) -> None:
         """Flush and close the states of partitions that go elsewhere."""
@@ -148,8 +157,8 @@ class InterestStage:
 
     def sickness(self) -> list[str]:
         """Say what only a restart mends; empty where there is nothing."""
-        lost = [p for p in self._partitions.values() if p.lost_at is not None]
-        return self.pulse.sickness() + [f"{p.source}: {p.trouble}" for p in lost]
+        broken = [p for p in self._partitions.values() if p.broken]
+        return self.pulse.sickness() + [f"{p.source}: {p.trouble}" for p in broken]
 
     def troubles(self) -> list[str]:
         """Say what does not go on, and why; empty where all goes on."""
@@ -176,16 +185,22 @@ class InterestStage:
 
         Where such stores are copies, the changelog does it.
         """
-        for tp, path in left_behind(Path(self._worker.data), self._kafka.clicks):
-            requests = self._erasures.since(self._cleaned.get(tp, 0))
-            if not requests or tp in self._partitions:
+        data, topic = Path(self._worker.data), self._kafka.clicks
+        if self._erasures.since(self._undamaged):
+            await asyncio.to_thread(drop_damaged, data, topic)
+            self._undamaged = self._erasures.next
+        if self._worker.standby:
+            return
+        for tp, path in left_behind(data, topic):
+            cleaned = self._cleaned.setdefault(tp, set())
+            taken_on = self._erasures.taken_on(f"{tp.topic}/{tp.partition}")
+            requests = [(at, request) for at, request in taken_on if at not in cleaned]
+            if not requests:
                 continue
             async with self._opening.setdefault(tp, asyncio.Lock()):
                 if tp not in self._partitions:
-                    await asyncio.to_thread(drop_damaged, path)
-                    if not self._worker.standby:
-                        await asyncio.to_thread(erase_from, path, requests)
-                    self._cleaned[tp] = self._erasures.next
+                    await asyncio.to_thread(erase_from, path, requests)
+                    cleaned.update(at for at, _ in requests)
 
     def _is_opening(self, tp: TP) -> bool:
         return self._opening[tp].locked() and tp not in self._partitions
@@ -253,12 +268,17 @@ class InterestStage:
             except FencedError as error:
                 _lose(partition, error)
             except CorruptStoreError as error:
-                partition.broken = True
+                _break(partition, error)
                 await self._discard(partition)
                 set_aside(partition.store.path, error)
                 raise
-            except BaseException:
-                partition.broken = True
+            except (BusError, StoreError, KafkaError) as error:
+                _break(partition, error)
+                if not partition.leaving:
+                    raise
+                log.warning("%s: %s", partition.source, error)
+            except BaseException as error:
+                _break(partition, error)
                 raise
 
     async def _handle(self, batch: RecordBatch, partition: Partition) -> None:
@@ -308,7 +328,12 @@ async def _erase(partition: Partition) -> None:
 
 def _lose(partition: Partition, error: FencedError) -> None:
     """Do nothing more with a partition that is another worker's; an assignment will say so."""
-    partition.broken = True
+    _break(partition, error)
     partition.lost_at = time.monotonic()
-    partition.trouble = str(error)
     log.warning("%s is not touched any more: %s", partition.source, error)
+
+
+def _break(partition: Partition, error: BaseException) -> None:
+    """Let nothing more of a partition become durable."""
+    partition.broken = True
+    partition.trouble = str(error) or repr(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from connectors.kafka.partitions import stamp_of
 from connectors.kafka.restore import aside
 from connectors.store import CorruptStoreError, Store, state_key
 
+log = logging.getLogger(__name__)
+
 
 def left_behind(data: Path, topic: str) -> Iterator[tuple[TP, Path]]:
     """Yield the partitions of a topic that a worker has stores of, open or not."""
@@ -22,9 +25,12 @@ def left_behind(data: Path, topic: str) -> Iterator[tuple[TP, Path]]:
             yield TP(topic, int(number)), mark.parent
 
 
-def drop_damaged(path: Path) -> None:
-    """Delete what was set aside of a store because it was damaged."""
-    shutil.rmtree(aside(path), ignore_errors=True)
+def drop_damaged(data: Path, topic: str) -> None:
+    """Delete the stores that were set aside because they were damaged: nobody erases from them."""
+    for path in data.glob(aside(Path(f"{topic}-*")).name):
+        if path.stem.removeprefix(f"{topic}-").isdigit():
+            shutil.rmtree(path, ignore_errors=True)
+            log.warning("%s is deleted: users may be in it who were to be erased", path)
 
 
 def erase_from(path: Path, requests: Iterable[tuple[int, Request]]) -> None:
@@ -35,7 +41,8 @@ def erase_from(path: Path, requests: Iterable[tuple[int, Request]]) -> None:
 
     Args:
         path: of the store.
-        requests: with their offsets.
+        requests: that the owner of the partition has taken on, with their offsets: one that takes
+            them on later, and finds the user nowhere, would leave changelog and profiles as is.
 
     Raises:
         StoreError: the store cannot be opened or written.

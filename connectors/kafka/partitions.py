@@ -261,12 +261,15 @@ class Partition:
 
         Raises:
             FencedError: another worker has the partition now.
-            BusError: the partition is to leave, and the brokers take nothing.
+            BusError: the partition is to leave, and the brokers take nothing; or it was closed.
             StoreError: the same of the disk; or it is damaged.
         """
         if self._writing and (wait or self._writing.done()):
-            await self._writing
-            self._writing = None
+            await asyncio.wait([self._writing])
+            writing, self._writing = self._writing, None
+            if writing.cancelled():
+                raise BusError(f"a flush of {self.source} was broken off")
+            writing.result()
 
     async def _take(self) -> _Flush:
         """Take what has changed since the last flush."""
@@ -339,8 +342,10 @@ class Partition:
         if self._writing:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
-        await self._changelog.close()
-        self.store.close()
+        try:
+            await self._changelog.close()
+        finally:
+            self.store.close()
 
     async def _replicate(self, items: list[Pair], messages: list[Message]) -> int:
         """Write a flush to the changelog, once, whatever the brokers do meanwhile."""
@@ -391,6 +396,8 @@ class Partition:
                 await asyncio.sleep(PATIENCE)
                 try:
                     self._states.store = await asyncio.to_thread(reopened, self.store)
+                except CorruptStoreError:
+                    raise
                 except StoreError as error:
                     log.error("%s", error)  # noqa: TRY400
 
