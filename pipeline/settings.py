@@ -143,6 +143,14 @@ class Model(Section, frozen=True):
     output: Literal["state", "mean", "sum"] = "state"
     """What stands for an input: the Transformer's state, a weighted mean of the items, or both."""
 
+    def __post_init__(self) -> None:
+        """Hold the heads to the width that they share."""
+        if self.heads < 1 or self.dim % self.heads:
+            raise SettingsError(
+                f"learning.model: dim is {self.dim} and heads is {self.heads}: dim must be a "
+                "multiple of heads"
+            )
+
 
 class Knn(Section, frozen=True):
     """The session kNN."""
@@ -230,7 +238,7 @@ class Learning(Section, frozen=True):
     """Past windows that each champion is asked about, to tell what it forgot; 0 asks none."""
     probe_targets: int = 512
     """Targets asked of each of them."""
-    stale_detector: str = "ADWIN"
+    stale_detector: Literal["ADWIN", "PageHinkley"] = "ADWIN"
     """A detector of river.drift, fed with the hits of the model in order."""
     stale_memory: int = 20_000
     """Hits remembered for it."""

@@ -27,7 +27,7 @@ class Worker(Section, frozen=True):
     metrics_port: int = 0
     """Of /metrics, /healthz and /readyz, on the loopback address only; 0: nowhere."""
     hot_users: int = 20_000
-    """Users of a partition whose states are kept in memory, some 4 kB each."""
+    """Users of a partition whose states are kept in memory, some 6 kB each."""
     batch: int = 16_384
     """Records fetched at a time, at most."""
     flush_interval: Duration = Duration.parse("2s")

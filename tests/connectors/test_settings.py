@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import connectors
+from connectors.cli import Exit, _code_of
 from connectors.kafka.live_settings import Worker, load_live
 from connectors.kafka.settings import Kafka
 from pipeline.settings import Duration, Settings, SettingsError, from_toml
@@ -53,12 +54,16 @@ def test_one_value_changes_the_version():
         ("[window]\n", "unknown field `window`"),
         ("[drift]\nminimum_events = 'a'", "Expected `int`, got `str` - at `$.drift"),
         ("=", "Invalid"),
+        ('[learning]\nstale_detector = "ADWINN"', "'ADWINN' - at `$.learning.stale_detector`"),
+        ("[learning.model]\ndim = 10\nheads = 4", "dim is 10 and heads is 4"),
+        ("[learning.model]\nheads = 0", "heads is 0"),
     ],
 )
 def test_a_wrong_setting_is_named_with_the_way_out(text, message):
     """The error says what, where, and how to mend it."""
     with pytest.raises(SettingsError) as error:
         from_toml(text, "mine.toml")
+    assert Exit.SETTINGS == _code_of(error.value)
     assert message in str(error.value)
     assert "mine.toml: " in str(error.value)
     assert "driftline init" in str(error.value)
