@@ -211,7 +211,7 @@ async def pull(
     if content.chunks:
         data = await _join(kafka, number, content, where)
     else:
-        data = _fetch(content.address)
+        data = fetch(content.address)
     packed = Checkpoint(
         manifest=manifest,
         weights=data[: content.weights_bytes],
@@ -251,11 +251,16 @@ def _content(packed: Checkpoint, weights: str) -> Content:
     return replace(content, address=address)
 
 
-def _fetch(address: str) -> bytes:
+def fetch(address: str) -> bytes:
+    """Read the weights and vocabulary at an fsspec address.
+
+    Raises:
+        CheckpointError: they cannot be read, or what the address needs is not installed.
+    """
     try:
         with fsspec.open(address, "rb") as file:
             return bytes(file.read())
-    except OSError as error:
+    except (OSError, ImportError, ValueError) as error:  # the latter two: of no file system here
         raise CheckpointError(f"cannot read the weights at {address}: {error}") from None
 
 

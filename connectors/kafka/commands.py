@@ -88,7 +88,7 @@ def worker(
         mine = replace(mine, standby=standby)
     differences = check(kafka)
     for difference in differences:
-        _say(f"[yellow]warning:[/] {difference}")
+        _say(f"warning: {difference}")
     if any("is not there" in difference for difference in differences):
         raise BusError("topics are missing: make them with `driftline topics create`")
     app = live_app(core, kafka, mine)
@@ -241,4 +241,4 @@ def _console() -> Console:
 
 
 def _say(text: str) -> None:
-    _console().print(text, highlight=False, soft_wrap=True)
+    _console().print(text, markup=False, highlight=False, soft_wrap=True)

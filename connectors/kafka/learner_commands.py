@@ -83,7 +83,7 @@ def pull(
     keys = trusted(core.signing.trusted)
     home, champion = asyncio.run(checkpoints.pull(kafka, to, number, keys))
     note = ", the champion" if champion else ""
-    Console().print(f"Wrote {home}{note}.", highlight=False, soft_wrap=True)
+    Console(markup=False).print(f"Wrote {home}{note}.", highlight=False, soft_wrap=True)
 
 
 def rollback(

@@ -46,7 +46,7 @@ from connectors.kafka.records import RecordBatch
 from connectors.kafka.rekey import Origins
 from connectors.kafka.security import client_config
 from connectors.kafka.settings import BusError, Kafka
-from connectors.kafka.training import Task, Training
+from connectors.kafka.training import Task, Training, check_address
 from connectors.kafka.transport import batch_agent, batch_app
 from connectors.summary import iso
 from pipeline.settings import Settings
@@ -85,8 +85,9 @@ def run_learner(
     Raises:
         LearnerFilesError: the directory is of another learner, or one is at work in it.
         BusError: no broker answers, or the click topic is not what the directory was made from.
-        SettingsError: see `security.client_config`.
+        SettingsError: see `security.client_config` and `training.check_address`.
     """
+    check_address(weights)
     kafka = replace(kafka, group=f"{kafka.group}-learner")
     files = LearnerFiles(directory)
     with files.alone():

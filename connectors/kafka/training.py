@@ -7,12 +7,14 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from typing import Any
 
+import fsspec  # type: ignore[import-untyped]  # ships no types
 import msgspec
+from fsspec.core import split_protocol  # type: ignore[import-untyped]
 
 from connectors.kafka.erasures import Request
 from connectors.kafka.settings import Kafka
 from connectors.kafka.spool import Spool
-from pipeline.settings import Settings
+from pipeline.settings import Settings, SettingsError
 from pipeline.windows import Window
 
 STOP_SECONDS = 10.0
@@ -39,6 +41,19 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
     request: Request
     offset: int
+
+
+def check_address(weights: str) -> None:
+    """Check that what an fsspec address needs is installed; nothing is written.
+
+    Raises:
+        SettingsError: it is not, or no file system goes by that name.
+    """
+    for link in weights.split("::"):
+        try:
+            fsspec.get_filesystem_class(split_protocol(link)[0])
+        except (ImportError, ValueError) as error:
+            raise SettingsError(f"--weights {weights}: {error}") from None
 
 
 def encode_task(task: Task) -> bytes:
