@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from connectors.run_error import RunError
@@ -13,8 +14,8 @@ from learners.checkpoint import CheckpointError, champion, load, roll_back
 from learners.signing import trusted, write_pair
 from pipeline.settings import Settings
 
-_out = Console()
-_err = Console(stderr=True)
+_out = Console(markup=False, emoji=False)
+_err = Console(stderr=True, emoji=False)
 
 
 def _checkpoint_homes(directory: Path) -> list[Path]:
@@ -50,10 +51,15 @@ def check_checkpoints(directory: Path, settings: Settings) -> bool:
             signed = load(home, keys).manifest.key
         except CheckpointError as error:
             sound = False
-            _err.print(f"[red]refused[/] {error}", highlight=False)
+            _err.print(f"[red]refused[/] {escape(str(error))}", highlight=False)
         else:
             note = f", signed by {signed}" if signed else ""
-            _out.print(f"[green]sound[/]   {home.name}{note}", highlight=False, soft_wrap=True)
+            _out.print(
+                f"[green]sound[/]   {escape(home.name + note)}",
+                markup=True,
+                highlight=False,
+                soft_wrap=True,
+            )
     return sound
 
 

@@ -193,7 +193,7 @@ def init(
         raise SettingsError(f"{path} exists already: name another file")
     template = Path(__file__).with_name("driftline.toml")
     path.write_text(template.read_text("utf-8"), "utf-8")
-    Console().print(f"Wrote {path}. Use it with --settings {path}.")
+    Console(markup=False).print(f"Wrote {path}. Use it with --settings {path}.")
 
 
 @app.command(epilog="Example:\n\n  driftline inspect 1228 --out out/demo")
@@ -274,7 +274,7 @@ def segments(
         interests = bus_interests(kafka)
     elif moved_into is not None:
         interests = history(out)
-    console = Console()
+    console = Console(markup=False, emoji=False)
     if interests is None:
         show_flows(console, read_flows(out))
     elif moved_into is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from connectors.learning import newest_state
@@ -17,8 +18,8 @@ from learners.recommend import Blended, Recommender, UnknownItemsError
 from learners.signing import trusted
 from pipeline.settings import Settings
 
-_out = Console()
-_err = Console(stderr=True)
+_out = Console(markup=False, emoji=False)
+_err = Console(stderr=True, emoji=False)
 
 
 def recommend(
@@ -66,10 +67,10 @@ def recommend(
     try:
         best = top(items, count=count)
     except UnknownItemsError as error:
-        _err.print(f"[red]{asked}:[/] {error}", highlight=False, soft_wrap=True)
+        _tell(f"[red]{escape(asked)}:[/] {escape(str(error))}")
         return False
     for item in recommender.unknown(items):
-        _err.print(f"[yellow]left out:[/] {asked} does not know {item}", highlight=False)
+        _tell(f"[yellow]left out:[/] {escape(f'{asked} does not know {item}')}")
     rows = [(item, recommender.category(item), round(score, 3)) for item, score in best]
     if as_json:
         fields = ("item_id", "category", "score")
@@ -81,3 +82,7 @@ def recommend(
             table.add_row(str(place), item, category, f"{score:.3f}")
         _out.print(table)
     return True
+
+
+def _tell(text: str) -> None:
+    _err.print(text, highlight=False, soft_wrap=True)

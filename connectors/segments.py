@@ -83,7 +83,7 @@ def write_audience(
     end = newest if at is None else at
     meant, moved = moved_into(interests, text, within, end)
     if not meant:
-        console.print(f"no category's name contains {text!r}", markup=False)
+        console.print(f"no category's name contains {text!r}")
         return False
     columns = {
         "user_id": [user.user for user in moved],
@@ -96,7 +96,6 @@ def write_audience(
     console.print(
         f"Wrote {to}: {len(moved):,} users moved into {', '.join(meant)} between "
         f"{iso(end - within)[:16]} and {iso(end)[:16]}.",
-        markup=False,
         highlight=False,
     )
     return True

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -39,8 +40,8 @@ from pipeline.events import (
 )
 from pipeline.settings import Drift, Settings
 
-out_console = Console()
-err_console = Console(stderr=True)
+out_console = Console(markup=False, emoji=False)
+err_console = Console(stderr=True, emoji=False)
 
 _DEMO_HISTORY = "2017-04-01T00:00:00+00:00"
 """The demo's prior is made from what came before."""
@@ -152,9 +153,7 @@ def calibrate_files(files: list[Path], settings: Settings, to: Path, until: int 
             f"half of them within {prior.measured.delay:.0f} events.",
             highlight=False,
         )
-    out_console.print(
-        f'Use it with [drift] prior = "{to}" in the settings file.', markup=False, highlight=False
-    )
+    out_console.print(f'Use it with [drift] prior = "{to}" in the settings file.', highlight=False)
 
 
 def run_demo(out: Path) -> None:
@@ -179,7 +178,7 @@ def run_demo(out: Path) -> None:
 
 
 def _say(command: str) -> None:
-    err_console.print(f"[bold]$ {command}[/]", highlight=False)
+    err_console.print(f"[bold]$ {escape(command)}[/]", highlight=False)
 
 
 def show_user(user: str, out: Path) -> bool:
@@ -188,9 +187,7 @@ def show_user(user: str, out: Path) -> bool:
     if profile is None:
         err_console.print(f"{out} knows no user {user!r}", markup=False)
         return False
-    out_console.print(
-        f"{user}: {profile.events:,} events, the newest {iso(profile.time)}", markup=False
-    )
+    out_console.print(f"{user}: {profile.events:,} events, the newest {iso(profile.time)}")
     table = Table(box=None)
     for column in ("short term", "long term"):
         table.add_column(column)
@@ -198,11 +195,11 @@ def show_user(user: str, out: Path) -> bool:
     for i in range(max(len(profile.short_term), len(profile.long_term))):
         table.add_row(*_cell(profile.short_term, i), *_cell(profile.long_term, i))
     out_console.print(table)
-    out_console.print(f"recent items: {', '.join(profile.recent_items)}", markup=False)
+    out_console.print(f"recent items: {', '.join(profile.recent_items)}")
     history = [alert for alert in _alerts(out) if alert.subject == user]
     out_console.print(f"drift history: {len(history)} alerts")
     for alert in history:
-        out_console.print(f"  {one_line(alert)}", markup=False)
+        out_console.print(f"  {one_line(alert)}")
     return True
 
 

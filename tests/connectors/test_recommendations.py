@@ -69,6 +69,13 @@ def test_items_that_the_champion_does_not_know_are_named(out):
     assert "none of boat is among the 3 items" in none.stderr
 
 
+def test_names_are_shown_as_they_are(out):
+    """Brackets and colons in an item's name are no markup."""
+    odd = "[/red][x]:cat:"
+    assert f"does not know {odd}" in run("lamp", odd, "--out", out).stderr
+    assert f"none of {odd} is among" in run(odd, "--out", out).stderr
+
+
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory):
     home = tmp_path_factory.mktemp("learnt")
