@@ -48,7 +48,7 @@ bench: $(STAMP) ## speed, memory and quality, beside what they are compared with
 	@$(BIN)/python -m bench.live
 	@$(BIN)/python -m bench.latency
 	@$(BIN)/python -m bench.recovery
-	@$(BIN)/python -m bench.decoding ../shared/data/online_retail/events.csv.gz build/bench/complete_journey.parquet
+	@$(BIN)/python -m bench.decoding $(wildcard ../shared/data/online_retail/events.csv.gz) build/bench/complete_journey.parquet
 	@$(BIN)/python -m bench.training
 	@$(BIN)/python -m bench.scoring
 	@$(BIN)/python -m bench.drift

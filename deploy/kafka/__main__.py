@@ -2,6 +2,8 @@
 
     python -m deploy.kafka start --brokers 3
     python -m deploy.kafka stop
+    python -m deploy.kafka status    # how many run, and where
+    python -m deploy.kafka fetch     # takes the jars only, as before going offline
 
 They run from Maven's jars (`cluster`) or, without Java or Maven, in a container (`container`).
 """
