@@ -195,7 +195,7 @@ def _threshold(
     least = candidates[min(int(np.flatnonzero([True, *broken])[-1]), len(candidates) - 1)]
     return Threshold(
         at=_up(at),
-        events=settings.drift.events_per_false_alarm,
+        events=float(settings.drift.events_per_false_alarm),
         slope=round(float(np.clip(rarer, 0.1, 1.0)), 4),
         least=_up(float(least)),
         false_discovery_rate=settings.drift.false_discovery_rate,

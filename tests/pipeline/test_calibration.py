@@ -1,5 +1,6 @@
 import random
 
+import msgspec
 import numpy as np
 import pytest
 from clicks import DAY, clicks
@@ -12,6 +13,7 @@ from pipeline.calibration import (
     visits,
     visits_by_category,
 )
+from pipeline.prior import Prior
 from pipeline.settings import Settings, from_toml
 
 QUICK = from_toml("[drift]\nevents_per_false_alarm = 1000\nminimum_events = 10")
@@ -44,6 +46,12 @@ def test_the_prior_keeps_the_promise_on_its_own_history():
 def test_the_same_history_gives_the_same_prior():
     """Calibration is seeded."""
     assert calibrate(population(), QUICK) == calibrate(population(), QUICK)
+
+
+def test_a_prior_has_the_version_that_its_file_has():
+    """What `calibrate` says is what alerts bear."""
+    prior = calibrate(population(), QUICK)
+    assert prior.version == msgspec.json.decode(msgspec.json.encode(prior), type=Prior).version
 
 
 def test_too_short_a_history_is_refused():
