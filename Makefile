@@ -42,7 +42,7 @@ test: lint ## lint, types, tests
 parity: $(STAMP) ## live and replayed, on whole data sets: the same alerts, profiles and lessons
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/integration/test_parity.py --whole -v
 
-bench: $(STAMP) ## speed, memory and quality, beside what they are compared with (SCALE=1: 10 million users, too)
+bench: $(STAMP) ## speed, memory and quality, beside what they are compared with (SCALE=1: 10 million users, too); needs Java and Maven
 	@$(BIN)/python -m bench.interest
 	@$(BIN)/python -m bench.scale $(if $(SCALE),--big)
 	@$(BIN)/python -m bench.live
@@ -58,10 +58,10 @@ bench: $(STAMP) ## speed, memory and quality, beside what they are compared with
 bench-compare: $(STAMP) ## what got slower than in the figures kept in BEFORE=DIRECTORY
 	@$(BIN)/python -m bench.compare $(BEFORE)
 
-flow: $(STAMP) ## 5,000 clicks a second for MINUTES=60 while the learner trains: memory, rebalances, lag
+flow: $(STAMP) ## 5,000 clicks a second for MINUTES=60 while the learner trains: memory, rebalances, lag; Java and Maven
 	@$(BIN)/python -m bench.flow --minutes $(or $(MINUTES),60)
 
-soak: $(STAMP) ## kill brokers, workers, a learner KILLS=200 times, and count what is left (SEED=N repeats)
+soak: $(STAMP) ## kill brokers, workers, a learner KILLS=200 times, and count what is left (SEED=N repeats); Java and Maven
 	@$(BIN)/python -m bench.soak --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
 fuzz: $(STAMP) ## every decoder, INPUTS=1000000 mutated inputs (SEED=N: others)
