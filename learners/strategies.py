@@ -92,7 +92,7 @@ def recipe(name: str, learning: Learning) -> Recipe | None:
         from learners.avalanche import Adapter  # noqa: PLC0415  its import takes seconds
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"{name} needs avalanche-lib ({error}): pip install 'driftline[avalanche]'"
+            f"{name} needs avalanche-lib ({error}): pip install '.[avalanche]'"
         ) from error
     return Adapter(name.removeprefix(_PREFIX), learning)
 
