@@ -10,20 +10,26 @@ more, be it only asleep. https://cwiki.apache.org/confluence/display/KAFKA/KIP-9
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from itertools import chain
+from typing import Any, TypeAlias
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from connectors.kafka.consumer import Consumer
 from connectors.kafka.messages import Message
 from connectors.kafka.security import client_config
+from connectors.kafka.sender import partition_of
 from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.topics import LARGEST, changelog_name
 from connectors.store import Pair
 
+_Record: TypeAlias = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
+"""Key, value, headers."""
+_Addressed: TypeAlias = tuple[TopicPartition, _Record]
 _BATCH_BYTES = 1 << 20
 _PACE = 2048
 """Records put into batches before the event loop gets its turn."""
@@ -93,7 +99,7 @@ class Changelog:
                     yield fetched[self._at][-1].offset + 1, fetched[self._at]
             yield position, []
 
-    async def write(self, items: Iterable[Pair], messages: Iterable[Message]) -> int:
+    async def write(self, items: Iterable[Pair], messages: Sequence[Message]) -> int:
         """Write keys and values, and messages to other topics: all of them or none.
 
         Returns:
@@ -108,19 +114,9 @@ class Changelog:
             raise BusError(f"{self.name} is not claimed")
         try:
             await producer.begin_transaction()
-            sent = [
-                _retrieved(
-                    await producer.send(
-                        self._kafka.topic_prefix + message.topic,
-                        message.value,
-                        message.key,
-                        headers=message.headers,
-                    )
-                )
-                for message in messages
-            ]
-            end = await self._send(producer, items)
-            await asyncio.gather(*sent)
+            addressed = await self._addressed(producer, messages)
+            own: Iterator[_Addressed] = ((self._at, (key, value, [])) for key, value in items)
+            end = await self._send(producer, chain(addressed, own))
             await producer.commit_transaction()
         except (ProducerFenced, IllegalOperation) as error:  # the latter follows any other failure
             fenced = isinstance(error, ProducerFenced) or _is_dead(producer)
@@ -139,24 +135,42 @@ class Changelog:
         if producer:
             await producer.stop()
 
-    async def _send(self, producer: AIOKafkaProducer, items: Iterable[Pair]) -> int:
+    async def _addressed(
+        self, producer: AIOKafkaProducer, messages: Sequence[Message]
+    ) -> Iterator[_Addressed]:
+        """Say where each message goes."""
+        topics = {message.topic: self._kafka.topic_prefix + message.topic for message in messages}
+        places = {
+            topic: [TopicPartition(name, n) for n in sorted(await producer.partitions_for(name))]
+            for topic, name in topics.items()
+        }
+        return (
+            (
+                places[message.topic][partition_of(message.key, len(places[message.topic]))],
+                (message.key, message.value, message.headers),
+            )
+            for message in messages
+        )
+
+    async def _send(self, producer: AIOKafkaProducer, records: Iterable[_Addressed]) -> int:
+        """Send records in batches, and return the offset behind the last one in the changelog."""
+        filling: dict[TopicPartition, BatchBuilder] = {}
         sent = []
-        batch, count = producer.create_batch(), 0
-        for count, (key, value) in enumerate(items, start=1):
-            if batch.append(timestamp=None, key=key, value=value) is None:
-                sent.append(await self._send_batch(producer, batch))
-                batch = producer.create_batch()
-                batch.append(timestamp=None, key=key, value=value)
+        for count, (at, record) in enumerate(records, start=1):
+            batch = filling.get(at)
+            if batch is None or not _put(batch, record):
+                if batch is not None:
+                    sent.append(await _send_batch(producer, batch, at))
+                batch = filling[at] = producer.create_batch()
+                _put(batch, record)
             if count % _PACE == 0:
                 await asyncio.sleep(0)
-        last: int = batch.record_count()
-        sent.append(await self._send_batch(producer, batch))
+        last = filling.pop(self._at)
+        behind: int = last.record_count()
+        sent += [await _send_batch(producer, batch, at) for at, batch in filling.items()]
+        sent.append(await _send_batch(producer, last, self._at))
         acknowledged = await asyncio.gather(*sent)
-        return int(acknowledged[-1].offset) + last
-
-    async def _send_batch(self, producer: AIOKafkaProducer, batch: Any) -> asyncio.Future[Any]:
-        sent = await producer.send_batch(batch, self._at.topic, partition=self._at.partition)
-        return _retrieved(sent)
+        return int(acknowledged[-1].offset) + behind
 
     @asynccontextmanager
     async def _reader(self) -> AsyncIterator[Consumer]:
@@ -182,6 +196,19 @@ class Changelog:
 
 def _is_dead(producer: AIOKafkaProducer) -> bool:
     return bool(producer._txn_manager.is_fatal_error())  # noqa: SLF001  it tells nowhere else
+
+
+def _put(batch: BatchBuilder, record: _Record) -> bool:
+    """Put a record into a batch; return False where that is full."""
+    key, value, headers = record
+    put = batch.append(timestamp=None, key=key, value=value, headers=headers)
+    return put is not None
+
+
+async def _send_batch(
+    producer: AIOKafkaProducer, batch: BatchBuilder, at: TopicPartition
+) -> asyncio.Future[Any]:
+    return _retrieved(await producer.send_batch(batch, at.topic, partition=at.partition))
 
 
 def _retrieved(future: asyncio.Future[Any]) -> asyncio.Future[Any]:

@@ -19,6 +19,15 @@ KEYS = 1 << 17
 """Keys whose partitions are kept at hand: to hash one anew takes as long as all else."""
 
 
+@lru_cache(KEYS)
+def partition_of(key: bytes | None, count: int) -> int:
+    """Return which of so many partitions a record goes to, as Java's clients choose it.
+
+    One without a key goes to the first.
+    """
+    return 0 if key is None else (murmur2(key) & 0x7FFFFFFF) % count
+
+
 async def connect(kafka: Kafka, topic: str) -> Sender:
     """Make a sender to a topic; its `close` has to be called.
 
@@ -44,10 +53,7 @@ async def connect(kafka: Kafka, topic: str) -> Sender:
 
 
 class Sender:
-    """Fills one batch a partition; those of one key go to one partition, in order.
-
-    Partitions are chosen as Java's clients do; a record without a key goes to the first one.
-    """
+    """Fills one batch a partition; those of one key go to one partition, in order."""
 
     def __init__(self, producer: AIOKafkaProducer, topic: str, count: int) -> None:
         """Take a producer that is started, and how many partitions the topic has."""
@@ -58,7 +64,6 @@ class Sender:
         self._topic = topic
         self._open = [producer.create_batch() for _ in range(count)]
         self._sent: list[asyncio.Future[object] | None] = [None] * count
-        self._partition = lru_cache(KEYS)(self._choose)
 
     async def send(
         self,
@@ -72,7 +77,7 @@ class Sender:
             BusError: the record is too large.
             KafkaError: the brokers did not take an earlier one.
         """
-        partition = self._partition(key)
+        partition = partition_of(key, len(self._open))
         record = {"timestamp": None, "key": key, "value": value, "headers": list(headers)}
         if self._open[partition].append(**record) is None:
             await self._close(partition)
@@ -95,9 +100,6 @@ class Sender:
     async def close(self) -> None:
         """Disconnect."""
         await self._producer.stop()
-
-    def _choose(self, key: bytes | None) -> int:
-        return 0 if key is None else (murmur2(key) & 0x7FFFFFFF) % len(self._open)
 
     async def _close(self, partition: int) -> None:
         batch, self._open[partition] = self._open[partition], self._producer.create_batch()
