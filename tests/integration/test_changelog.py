@@ -8,12 +8,15 @@ from collections import Counter
 
 import msgspec
 import pytest
+from aiokafka.partitioner import DefaultPartitioner
 from live import Live, Offline, shopping
 
 from connectors.kafka.changelog import Changelog, FencedError
 from connectors.kafka.interest_stage import InterestStage
 from connectors.kafka.live_settings import Worker
+from connectors.kafka.messages import PROFILES, Message
 from connectors.kafka.partitions import Stamp
+from connectors.kafka.reading import TopicReader
 from connectors.kafka.restore import state_path
 from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.topics import check, create
@@ -58,6 +61,31 @@ def test_a_flush_is_read_as_it_was_written(kafka):
         await log.close()
 
     run(story())
+
+
+def test_messages_of_a_flush_go_where_their_keys_belong(kafka):
+    """In the partitions that Java's clients choose, in order and whole, over several batches."""
+    sent = [
+        Message(PROFILES, b"user-%d" % (n % 500), b"%d" % n + b"." * 400, [("n", b"%d" % n)])
+        for n in range(8_000)
+    ]
+
+    async def story():
+        log = Changelog(kafka, 0)
+        await log.claim()
+        await log.write(KEYS[:10], sent)
+        assert KEYS[:10] == (await content(log))[0]
+        await log.close()
+
+    run(story())
+    with TopicReader(kafka, kafka.topic_prefix + PROFILES) as reader:
+        read = {number: list(reader.records(number)) for number in reader.partitions}
+    choose = DefaultPartitioner()
+    for number, records in read.items():
+        here = [m for m in sent if choose(m.key, sorted(read), []) == number]
+        assert [(m.key, m.value, tuple(m.headers)) for m in here] == [
+            (record.key, record.value, tuple(record.headers)) for record in records
+        ]
 
 
 def test_who_has_been_taken_over_writes_no_more(kafka):
