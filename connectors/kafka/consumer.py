@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+_LOOKS = 5
+_WAIT_MS = 500
 
 
 class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no types
@@ -27,3 +30,18 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no typ
                 await asyncio.wait(fetching)
             fetching.clear()
         await super().stop()
+
+    async def is_at_end(self, at: TopicPartition, offset: int, end: int) -> bool:
+        """Tell whether no record lies from an offset to an end, but marks of transactions may.
+
+        It takes the consumer to that partition, and is for one that commits nothing.
+        """
+        if offset < end:
+            self.assign([at])
+            self.seek(at, offset)
+            for _ in range(_LOOKS):
+                if (await self.getmany(at, timeout_ms=_WAIT_MS)).get(at):
+                    return False
+                if await self.position(at) >= end:
+                    return True
+        return offset >= end

@@ -7,6 +7,7 @@ Workers and the learner answer with a receipt each; requests and receipts are ke
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -33,6 +34,7 @@ LEARNER = "learner"
 LOOK_SECONDS = 2.0
 """Between two looks at who is to be erased."""
 _WAIT_MS = 200
+_SENT_ON_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -189,14 +191,39 @@ async def erase_when_asked(app: Any, erase: Callable[[], Awaitable[None]]) -> No
             log.warning("cannot be told now who is to be erased: %s", error)
 
 
+async def _all_sent_on(kafka: Kafka) -> None:
+    """Wait until the clicks that are there have been keyed by user: later they would count anew."""
+    everywhere = await partitions(kafka, kafka.received)
+    async with Consumer(
+        group_id=kafka.group,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        **client_config(kafka),
+    ) as consumer:
+        ends = await consumer.end_offsets(everywhere)
+        until = time.monotonic() + _SENT_ON_SECONDS
+        for at in everywhere:
+            while not await consumer.is_at_end(at, await consumer.committed(at) or 0, ends[at]):
+                if time.monotonic() > until:
+                    raise BusError(
+                        f"{at.topic}/{at.partition} has clicks that no worker has sent on to "
+                        f"{kafka.clicks} yet: start one, wait until it has, and ask again"
+                    )
+                await asyncio.sleep(1.0)
+
+
 async def ask(kafka: Kafka, user: str) -> Request:
     """Ask for a user to be erased, with all clicks that are on the click topic by now.
 
     Raises:
-        BusError: no broker answers, or a topic is not there.
+        BusError: no broker answers, or a topic is not there; or no worker sends the clicks on that
+            are to be keyed by user.
     """
     publisher = Publisher(kafka)
     try:
+        if kafka.rekey:
+            await _all_sent_on(kafka)
         everywhere = await partitions(kafka, kafka.clicks)
         async with Consumer(**client_config(kafka)) as consumer:
             ends = await consumer.end_offsets(everywhere)

@@ -129,7 +129,9 @@ class KeyWatch:
 @asynccontextmanager
 async def _reader(kafka: Kafka) -> AsyncIterator[tuple[Any, list[TopicPartition]]]:
     everywhere = await partitions(kafka, kafka.clicks)
-    consumer = Consumer(enable_auto_commit=False, **client_config(kafka))
+    consumer = Consumer(
+        isolation_level="read_committed", enable_auto_commit=False, **client_config(kafka)
+    )
     try:
         await consumer.start()
         consumer.assign(everywhere)

@@ -109,7 +109,12 @@ def _running() -> Iterator[asyncio.AbstractEventLoop]:
 
 async def _consumer(kafka: Kafka) -> Consumer:
     """Make a consumer, which belongs to the event loop that it is made in."""
-    return Consumer(auto_offset_reset="earliest", enable_auto_commit=False, **client_config(kafka))
+    return Consumer(
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        **client_config(kafka),
+    )
 
 
 async def _assign(

@@ -47,8 +47,8 @@ class RecordBatch:
     topic: str
     partition: int
     records: list[Record]
-    highwater: int
-    """The end of the partition when the batch was handed over: the offset of the next record."""
+    highwater: int | None
+    """Behind the last record of the partition, as far as was known when this was handed over."""
     turn: int = 0
     """The assignment that it was fetched under, see `Span.turn`."""
 
@@ -73,4 +73,4 @@ class RecordBatch:
     @property
     def lag(self) -> int:
         """How many offsets the partition goes on behind this batch."""
-        return max(0, self.highwater - self.end)
+        return max(0, (self.highwater or 0) - self.end)

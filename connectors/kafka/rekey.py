@@ -8,6 +8,7 @@ beyond the furthest seen of its partition was sent before, and whoever reads pas
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -23,6 +24,7 @@ from pipeline.settings import Source
 
 ORIGIN = "driftline-origin"
 """The header that says whence a record came: partition:offset."""
+_ORIGIN = re.compile(rb"(\d{1,19}):(\d{1,19})")
 
 
 class Rekeying:
@@ -50,7 +52,8 @@ class Rekeying:
             for row, record in enumerate(batch.records):
                 value, further = fitting(record)
                 origin = (ORIGIN, b"%d:%d" % (batch.partition, record.offset))
-                headers = [*record.headers, *further, origin]
+                own = [header for header in record.headers if header[0] != ORIGIN]
+                headers = [*own, *further, origin]
                 await sender.send(keys.get(row, record.key), value, headers)
             await sender.finish()
         except KafkaError as error:
@@ -77,10 +80,11 @@ class Origins(msgspec.Struct, kw_only=True):
         return [record for record in records if self._is_fresh(record)]
 
     def _is_fresh(self, record: Record) -> bool:
-        told = next((value for name, value in record.headers if name == ORIGIN), None)
-        if told is None:
+        told = next((value or b"" for name, value in record.headers if name == ORIGIN), b"")
+        place = _ORIGIN.fullmatch(told)
+        if place is None:
             return True
-        partition, offset = map(int, told.split(b":"))
+        partition, offset = map(int, place.groups())
         if offset <= self.newest.get(partition, -1):
             self.repeated += 1
             return False

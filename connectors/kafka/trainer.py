@@ -142,7 +142,7 @@ class Gathering:
         self._erasures = erasures
         self._erased = files.erased()
         self._turn = asyncio.Lock()
-        self._highwaters: Mapping[int, int | None] = {}
+        self._known: Mapping[int, int | None] = {}
         self.pulse = Pulse()
         self.metrics = LearnerMetrics(
             lag=self.lag,
@@ -152,7 +152,7 @@ class Gathering:
 
     def lag(self) -> dict[str, int]:
         """Return how many records are to be read yet, by partition, as of the newest batch."""
-        known = {at: end for at, end in self._highwaters.items() if end is not None}
+        known = {at: end for at, end in self._known.items() if end is not None}
         return {
             f"{self.topic}/{at}": max(0, end - self._ends.get(at, 0)) for at, end in known.items()
         }
@@ -162,16 +162,16 @@ class Gathering:
         behind = ["training has fallen behind: clicks wait until a window is learnt"]
         return self.pulse.sickness() + behind * self._training.full
 
-    async def take(self, batch: RecordBatch, highwaters: Mapping[int, int | None]) -> None:
+    async def take(self, batch: RecordBatch, ends: Mapping[int, int | None]) -> None:
         """Take a batch.
 
         Args:
             batch: of one partition.
-            highwaters: of every partition the offset of its next record, as far as is known.
+            ends: of every partition the offset behind its last record, as far as is known.
         """
-        self._highwaters = highwaters
+        self._known = ends
         async with self._turn:
-            await self._take(batch, highwaters)
+            await self._take(batch, ends)
 
     async def erase(self) -> None:
         """Erase whoever was asked for since: from the open windows here, from all else elsewhere.
@@ -186,7 +186,7 @@ class Gathering:
                 self._training.erase(request, at + 1)
             self._erased = self._erasures.next
 
-    async def _take(self, batch: RecordBatch, highwaters: Mapping[int, int | None]) -> None:
+    async def _take(self, batch: RecordBatch, ends: Mapping[int, int | None]) -> None:
         source = f"{batch.topic}/{batch.partition}"
         origins = self._origins.setdefault(batch.partition, Origins())
         records = origins.fresh(batch.topic, batch.records)
@@ -194,7 +194,7 @@ class Gathering:
         self.rejected += len(rejects)
         self._ends[batch.partition] = max(batch.end, self._ends.get(batch.partition, 0))
         counting = self._erasures.counting(clicks, batch.partition)
-        closed = self.windows.add(counting, self._read(highwaters))
+        closed = self.windows.add(counting, self._read(ends))
         for window in closed:
             if self._training.full:
                 log.warning("training has fallen behind: consuming waits for it")
@@ -210,11 +210,11 @@ class Gathering:
             state = self.windows.state
             await asyncio.to_thread(self._files.save, self.topic, self._settings.version, state)
 
-    def _read(self, highwaters: Mapping[int, int | None]) -> dict[str, bool]:
+    def _read(self, ends: Mapping[int, int | None]) -> dict[str, bool]:
         """Tell of every partition whether it has been read to its end."""
         return {
             f"{self.topic}/{partition}": end is not None and self._ends.get(partition, 0) >= end
-            for partition, end in highwaters.items()
+            for partition, end in ends.items()
         }
 
 
@@ -287,8 +287,8 @@ def _attach(app: faust.App, gathering: Gathering, training: Training) -> None:
     @batch_agent(app, gathering.topic)
     async def gather(batch: RecordBatch) -> None:
         ours = [at for at in app.consumer.assignment() if at.topic == gathering.topic]
-        highwaters = {at.partition: app.consumer.highwater(at) for at in ours}
-        await gathering.take(batch, highwaters)
+        client: Any = app.consumer  # that of `transport`
+        await gathering.take(batch, {at.partition: client.end_of(at) for at in ours})
 
     @app.task  # type: ignore[untyped-decorator]  # Faust ships no types
     async def train() -> None:

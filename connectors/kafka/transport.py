@@ -19,7 +19,7 @@ import gc
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -157,6 +157,7 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001  Faust has no setting for it
+        consumer._isolation_level = "read_committed"  # noqa: SLF001  nor for this, by itself
         return consumer
 
     async def on_start(self) -> None:
@@ -174,6 +175,7 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         """
         fetched = await super()._fetch_records(*request, **limits)
         consumer = cast("Consumer", self.consumer)
+        consumer.note(fetched, request[0])
         return {
             tp: [_Fetched(records, consumer.turn)]
             if consumer.hands_over_batches(tp.topic)
@@ -208,6 +210,8 @@ class Consumer(aiokafka.Consumer):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._read_offset = ReadOffsets(self.hands_over_batches)
+        self._fetched: dict[TP, int] = {}
+        self._positions: dict[TP, int] = {}
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -229,8 +233,7 @@ class Consumer(aiokafka.Consumer):
         if not isinstance(record, _Fetched):
             return super()._to_message(tp, record)
         records = record.records
-        highwater = self.highwater(tp)
-        batch: Any = RecordBatch(tp.topic, tp.partition, records, highwater, record.turn)
+        batch: Any = RecordBatch(tp.topic, tp.partition, records, self.end_of(tp), record.turn)
         return ConsumerMessage(
             topic=tp.topic,
             partition=tp.partition,
@@ -244,6 +247,27 @@ class Consumer(aiokafka.Consumer):
             tp=tp,
             generation_id=self.app.consumer_generation_id,
         )
+
+    def note(self, fetched: Mapping[TP, Sequence[Record]], client: Any) -> None:
+        """Note how far the client has come with a fetch."""
+        for tp, records in fetched.items():
+            self._fetched[tp] = records[-1].offset + 1
+        subscription = client._subscription.subscription  # noqa: SLF001  `position` would wait
+        if subscription and subscription.assignment:
+            consumed = subscription.assignment.all_consumed_offsets()
+            self._positions = {tp: at.offset for tp, at in consumed.items()}
+
+    def end_of(self, tp: TP) -> int | None:
+        """Return the offset behind the last record of a partition, as far as is known.
+
+        Marks that end transactions, and what was aborted, may follow: where the client has passed
+        over them, they are no records that have yet to come.
+        """
+        highwater: int | None = self.highwater(tp)
+        # The position first: who has the newer one must not have the older end of the records.
+        if highwater is None or self._positions.get(tp, -1) < highwater:
+            return highwater
+        return self._fetched.get(tp, 0)
 
     async def perform_seek(self) -> None:
         """Go to the committed offsets, and from there to where the states ask to begin.

@@ -187,14 +187,19 @@ class TrendStage:
     async def _silent(self, sources: dict[str, TopicPartition], offset: int) -> set[str]:
         """Return the sources read to their end all of whose rollups were merged up to `offset`."""
         rollups = TopicPartition(self._kafka.topic_prefix + ROLLUPS, 0)
-        config = client_config(self._kafka)
+        config = client_config(self._kafka) | {"enable_auto_commit": False}
+        config |= {"isolation_level": "read_committed", "auto_offset_reset": "earliest"}
         async with Consumer(group_id=self._kafka.group, **config) as consumer:
             ends = await consumer.end_offsets(list(sources.values()))
             read = {name: await consumer.committed(tp) or 0 for name, tp in sources.items()}
             # Rollups are on the bus before the clicks behind them are committed as read.
             if (await consumer.end_offsets([rollups]))[rollups] > offset + 1:
                 return set()
-        return {name for name, tp in sources.items() if read[name] >= ends[tp]}
+            at_end = {
+                name: await consumer.is_at_end(tp, read[name], ends[tp])
+                for name, tp in sources.items()
+            }
+        return {name for name, silent in at_end.items() if silent}
 
     def _judge(self, sources: Collection[str], silent: Collection[str] = ()) -> list[Message]:
         messages = []

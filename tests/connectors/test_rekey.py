@@ -1,6 +1,7 @@
 """What is sent twice counts once, and who is in two partitions is known by a bounded sample."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from aiokafka import ConsumerRecord
@@ -44,6 +45,13 @@ def test_without_an_origin_nothing_is_passed_over(topic):
     """Other topics and other producers' records are left alone."""
     records = [record(offset, (0, 0) if topic == "clicks" else None, topic) for offset in (3, 4)]
     assert records == Origins().fresh(topic, records)
+
+
+@pytest.mark.parametrize("told", [b"abc", b"1:x", b"", None, b"1:2:3", b"-1:2"])
+def test_an_origin_that_is_none_stops_nobody(told):
+    """A record that somebody else has put such a header on is taken as it is."""
+    strange = replace(record(3), headers=((ORIGIN, told),))
+    assert [strange] == Origins().fresh("clicks-by-user", [strange])
 
 
 def test_samples_of_two_partitions_share_their_users():

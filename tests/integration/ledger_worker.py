@@ -43,7 +43,8 @@ def main() -> None:
         if options.fail_at in values:
             raise RuntimeError(options.fail_at)
         line = {"topic": batch.topic, "partition": batch.partition, "values": values}
-        line |= {"offsets": batch.offsets.tolist(), "began": began, "ended": time.monotonic()}
+        line |= {"offsets": batch.offsets.tolist(), "lag": batch.lag}
+        line |= {"began": began, "ended": time.monotonic()}
         os.write(ledger, json.dumps(line).encode() + b"\n")
 
     for topic in options.topics:
