@@ -195,7 +195,8 @@ class Blended(_Shown):
         first = int(past.times[-1]) + _MINUTE if len(past) else 0
         history = join([past, self._history(items, times, event_type, first)])
         if not len(history):
-            raise UnknownItemsError(f"nothing is known of {', '.join([user, *items])}".strip())
+            named = ", ".join(filter(None, [user, *items]))
+            raise UnknownItemsError(f"nothing is known of {named}")
         batch = _question(history, user, len(self._model.positions))
         scores = self._ensemble.mix(batch, scorer(self._model, batch)(np.array([0]), len(self)))[0]
         best = np.argsort(-scores, kind="stable")[:count]

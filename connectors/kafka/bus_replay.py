@@ -63,6 +63,9 @@ def bus_batches(
             rows = np.flatnonzero((clicks.time >= low) & (clicks.time < high))
             yield counted.take(rows), rejects.copy()
             rejects.clear()
+        if rejects:
+            nothing, _ = decode_records([], topic, source or Source())
+            yield nothing, rejects
 
 
 class _Log:

@@ -76,6 +76,7 @@ def worker(
     from msgspec.structs import replace
 
     from connectors.kafka.live_app import live_app
+    from connectors.kafka.metrics import require_free
     from connectors.kafka.settings import BusError
     from connectors.kafka.topics import check
 
@@ -86,6 +87,7 @@ def worker(
         mine = replace(mine, instance=instance)
     if standby is not None:
         mine = replace(mine, standby=standby)
+    require_free(mine.metrics_port)
     differences = check(kafka)
     for difference in differences:
         _say(f"warning: {difference}")

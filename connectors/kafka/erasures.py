@@ -171,7 +171,13 @@ class Erasures:
         return receipt is not None and receipt.asked >= request.asked
 
     def _note(self, offset: int, value: bytes | None) -> None:
-        said = decode(value or b"")
+        if value is None:
+            return  # somebody has deleted a key: what was asked for under it is asked for still
+        try:
+            said = decode(value)
+        except WireError as error:
+            log.error("%s, offset %d: %s; passed over", self._at.topic, offset, error)  # noqa: TRY400
+            return
         if isinstance(said, Request):
             self._requests[said.user] = (offset, said)
             for partition, end in said.ends.items():

@@ -54,8 +54,10 @@ def learner(
 ) -> None:
     """Learn from the click topic, window by window, and publish checkpoints."""
     from connectors.kafka.live_settings import load_live
+    from connectors.kafka.metrics import require_free
     from connectors.kafka.trainer import run_learner
 
+    require_free(metrics_port)
     core, kafka, worker = load_live(settings)
     home = directory or Path(worker.data) / "learner"
     run_learner(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -13,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from connectors.kafka.partitions import Partition
+from pipeline.settings import SettingsError
 
 LOOPBACK = "127.0.0.1"
 BEAT_SECONDS = 30.0
@@ -110,12 +113,37 @@ def serve(port: int, metrics: Collector, told: Mapping[str, Troubles]) -> WSGISe
         start(status, [("Content-Type", "text/plain; charset=utf-8")])
         return ["\n".join(troubles or ["ok"]).encode() + b"\n"]
 
-    server = make_server(LOOPBACK, port, answer, handler_class=_Quiet)
+    server = make_server(LOOPBACK, port, answer, server_class=_Server, handler_class=_Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
 
+def require_free(port: int) -> None:
+    """Check that nobody answers at a port yet; 0 is none.
+
+    Raises:
+        SettingsError: somebody does, or the port is not for us.
+    """
+    try:
+        with socket.create_server((LOOPBACK, port)):
+            pass
+    except (OSError, OverflowError) as error:
+        raise SettingsError(f"metrics port {port}: {error}: name another one") from None
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """Answers each on a thread of its own: one who connects and asks nothing holds nobody up."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Leave out of the log who went away, or was silent for too long."""
+
+
 class _Quiet(WSGIRequestHandler):
+    timeout = 5.0
+    """Seconds to ask in."""
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  its name in the library
         """Leave the log to what matters."""
 

@@ -75,7 +75,11 @@ class Publisher:
             max_request_size=LARGEST,
             **client_config(self._kafka),
         )
-        await producer.start()
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
         self._producer = producer
         return producer
 

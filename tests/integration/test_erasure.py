@@ -6,10 +6,12 @@ import sys
 import time
 
 import numpy as np
+from aiokafka import AIOKafkaProducer
 from live import ROOT, Live, shopping
 
 from connectors.kafka.erase_commands import REMAINS
 from connectors.kafka.erasures import Erasures, ask
+from connectors.kafka.topics import ERASURES
 
 GONE = "user-3"
 
@@ -119,3 +121,21 @@ def test_a_store_whose_partition_went_elsewhere_forgets_the_user(bootstrap, admi
         assert str(tmp_path / "former") in told
         live.start("former")
         live.wait(lambda: 0 == erase(live, "--verify")[0], "a clean disk")
+
+
+def test_what_is_no_request_stops_nobody(kafka, caplog):
+    """A tombstone, which the topic's owner may write, and bytes of others are passed over."""
+
+    async def story():
+        async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers) as producer:
+            for value in (None, b"nonsense"):
+                await producer.send_and_wait(kafka.topic_prefix + ERASURES, value, b"user-9")
+        await ask(kafka, GONE)
+        erasures = Erasures(kafka)
+        await erasures.refresh()
+        await erasures.close()
+        return [request.user for _, request in erasures.since(0)]
+
+    assert [GONE] == asyncio.run(story())
+    [told] = [record.message for record in caplog.records if "passed over" in record.message]
+    assert f"{ERASURES}, offset 1: neither a request to erase a user nor a receipt" in told

@@ -72,6 +72,20 @@ def test_what_was_aborted_is_not_read(bootstrap, admin, kafka, tmp_path):
     assert [3] == [len(clicks) for clicks in read]
 
 
+def test_a_topic_of_bad_records_gives_rejects(bootstrap, topic):
+    """Though there is no click that they could come with."""
+    name = topic()
+
+    async def produce():
+        async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
+            for _ in range(5):
+                await producer.send_and_wait(name, b"no click")
+
+    asyncio.run(produce())
+    [(clicks, rejects)] = bus_batches(f"kafka://{bootstrap}/{name}")
+    assert (0, 5) == (len(clicks), len(rejects))
+
+
 def test_behind_the_last_click_there_may_be_marks(bootstrap, topic):
     """A partition is read to its end behind its last click, whatever was aborted after it."""
     name = topic()
