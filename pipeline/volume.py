@@ -108,7 +108,7 @@ class Volume:
         past, year, near = self.state.past, self._year, self._near
         newest = len(past) - 1
         then = newest + ahead - year
-        if not year or newest - year < 0 or then - near < 0:
+        if not year or newest - year < 0 or not 0 <= then - near <= newest:
             return 0.0
         around = past[then - near : then + near + 1]
         return YEARLY * (sum(rest for rest, _ in around) / len(around) - past[newest - year][1])

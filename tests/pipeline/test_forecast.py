@@ -64,6 +64,12 @@ def test_last_years_peak_is_half_expected():
     assert 1200 < math.exp(volume.forecast(2)) < 1700
 
 
+def test_beyond_a_year_after_all_that_came_last_year_is_not_followed():
+    """A window so far ahead has no window near it a year before: the level alone is expected."""
+    volume = fed(WEEK, [1000] * 60)
+    assert [volume.state.level] * 2 == [volume.forecast(54), volume.forecast(156)]
+
+
 def test_intervals_hold_what_they_promise():
     """Overdispersed counts under a wandering volume are held nine times in ten."""
     rng = np.random.default_rng(4)
