@@ -170,6 +170,13 @@ class Inputs:
         return None
 
     def _learn(self, rollup: Rollup, shares: dict[str, float], *, at_once: bool) -> None:
+        known = self.state.known | dict.fromkeys(rollup.items, rollup.start // self._size)
+        if len(rollup.items) >= SAMPLED_ITEMS:
+            self.state.limit = min(self.state.limit, max(rollup.items))
+        kept = [item for item in nsmallest(KNOWN_ITEMS, known) if item <= self.state.limit]
+        self.state.known = {item: known[item] for item in kept}
+        if max(sum(rollup.types.values()), rollup.total) < self._least:
+            return  # a share of few events, or of none at night, says nothing of the next day
         for name in sorted(self.state.signals.keys() | shares.keys()):
             share = shares.get(name, 0.0)
             signal = self.state.signals.setdefault(name, Signal(share, 0.0, 0))
@@ -179,11 +186,6 @@ class Inputs:
             signal.level += weight * moved
             if not at_once:
                 signal.spread += weight * (1.25 * abs(moved) - signal.spread)
-        known = self.state.known | dict.fromkeys(rollup.items, rollup.start // self._size)
-        if len(rollup.items) >= SAMPLED_ITEMS:
-            self.state.limit = min(self.state.limit, max(rollup.items))
-        kept = [item for item in nsmallest(KNOWN_ITEMS, known) if item <= self.state.limit]
-        self.state.known = {item: known[item] for item in kept}
         self.state.windows += 1
 
 

@@ -2,10 +2,12 @@
 
 import random
 
+import pytest
+
 from pipeline.events import AlertKind
 from pipeline.levels import WEEKS
 from pipeline.rollups import Rollup
-from pipeline.settings import Settings
+from pipeline.settings import Settings, from_toml
 from pipeline.trends import Trends
 from pipeline.volume import WEEK
 
@@ -75,3 +77,23 @@ def test_the_same_rise_as_last_year_is_no_news():
     peak = every(120, 300, w20=900) | {20 + WEEKS: 900}
     alerts = [alert[0] for alert in told(shop(120, peak=peak)) if alert[2] == "peak"]
     assert [20] == alerts
+
+
+@pytest.mark.parametrize("night", [0, 6], ids=["closed", "quiet"])
+def test_a_producer_is_held_against_the_days_not_the_nights(night):
+    """Nothing is told of a morning; that no event is a purchase any more is, once."""
+    hour, trends, found = WEEK // 168, Trends(from_toml('[trends]\nwindow = "1h"\n')), []
+    for number in range(24 * 20):
+        day = 900 if 8 <= number % 24 < 20 else night
+        bought = day // 15 if number < 24 * 15 else 0
+        rollup = Rollup(
+            start=number * hour,
+            end=(number + 1) * hour,
+            counts={"a": day // 2, "b": day // 2},
+            types={"view": day - bought, "buy": bought},
+            source="s",
+            position=number,
+        )
+        alerts = trends.add(rollup).alerts if day else []
+        found += [(number, [i.category for i in a.after]) for a in alerts if number >= 24 * 2]
+    assert [(24 * 15 + 8, ["type buy"])] == found
