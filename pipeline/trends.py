@@ -28,6 +28,9 @@ LEAST_USERS = 20
 """A category is judged by its users with so many of the sampled ones seen or expected in it."""
 MOST_EMPTY = 60
 """Windows without an event that are judged before the next one that has some."""
+LEAST_REST = 0.02
+"""What a shift that was told left untouched is expected to be at least so much of the whole: levels
+that add up to one, or past it, would have a few events stand for any number."""
 EVERYBODY = "users"
 """The subject of an alert about the population."""
 EVENTS = "events"
@@ -117,7 +120,7 @@ class Trends:
         told = self._population.told
         stayed = {name: self._categories.expected(name, rollup.total) for name in sorted(told)}
         rest = {name: n for name, n in rollup.counts.items() if name not in told}
-        total = sum(rest.values()) / max(1 - sum(stayed.values()), 0.5)
+        total = sum(rest.values()) / max(1 - sum(stayed.values()), LEAST_REST)
         return rest | {name: round(share * total) for name, share in stayed.items()}
 
     def _empty(self, rollup: Rollup) -> Iterator[Rollup]:

@@ -87,6 +87,21 @@ def test_a_sale_over_a_third_of_the_users_is_one_alert_with_its_size():
     assert abs(alert.reach.users - len(buyers)) <= 3
 
 
+def test_a_shift_between_most_of_the_events_is_one_alert():
+    """Two thirds of the events are in two categories: what these do is not held against others."""
+
+    def most(row):
+        return row | {"category": "most"} if row["time"] % 3 else row
+
+    def swap(row):
+        return row | {"category": "other"} if row["category"] == "most" else row
+
+    rows = [most(row) for row in shop(users=900)]
+    half = during(rows, SALE, lambda row: swap(row) if int(row["user"][1:]) % 2 else row)
+    kinds = [(a.kind, a.time // DAY) for a in told(half) if a.time // DAY in range(30, 40)]
+    assert [(AlertKind.POPULATION_SHIFT, 31)] == kinds
+
+
 def test_partitions_do_not_matter():
     """Three partitions give the alerts of one, places in the log aside."""
     rows = during(shop(), SALE, sale)
