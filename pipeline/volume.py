@@ -27,7 +27,7 @@ class VolumeState(msgspec.Struct, kw_only=True):
     """What is known of the volume; all in natural logarithms of events.
 
     `past` holds the newest windows, the newest last: what remained of the volume without the week's
-    season, and the level then.
+    season, and the level then; none where a year is no number of windows.
     """
 
     windows: int = 0
@@ -58,6 +58,7 @@ class Volume:
         self._phases = WEEK // size if WEEK % size == 0 else 1
         self._year = YEAR // size if YEAR % size == 0 else 0
         self._near = max(1, WEEK // size)
+        self._longest = max(1, YEAR // size)
         if not state.week:
             state.week = [0.0] * self._phases
             state.week_seen = [0] * self._phases
@@ -69,10 +70,10 @@ class Volume:
         return self.state.level + week + self._last_year(ahead)
 
     def add(self, number: int, events: int) -> None:
-        """Take a window; those without an event since the one before it are taken as such."""
+        """Take a window; up to a year of those without an event before it are taken as such."""
         state = self.state
         if state.windows:
-            for empty in range(max(state.newest + 1, number - (self._year or WEEK)), number):
+            for empty in range(max(state.newest + 1, number - self._longest), number):
                 self._take(empty, 0)
         self._take(number, events)
 
@@ -97,9 +98,11 @@ class Volume:
             weight = max(1 / (state.week_seen[phase] + 1), LEARNING)
             rest = value - state.level - state.week[phase]
             state.week[phase] += weight * (rest if early else max(-limit, min(limit, rest)))
-        near = 3 * state.spread
-        kept = max(state.level - near, min(state.level + near, value - state.week[phase]))
-        state.past = [*state.past, (kept, state.level)][-(self._year + self._near + 1) :]
+        if self._year:
+            near = 3 * state.spread
+            kept = max(state.level - near, min(state.level + near, value - state.week[phase]))
+            state.past.append((kept, state.level))
+            del state.past[: -(self._year + self._near + 1)]
         state.windows += 1
         state.newest = number
 

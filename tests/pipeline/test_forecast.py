@@ -51,6 +51,16 @@ def test_windows_without_events_count_as_empty():
     assert fed(DAY, [*[100] * 20, 0, 0, 0, 100]).state == with_gap.state
 
 
+def test_a_long_gap_is_a_year_of_empty_windows():
+    """So it is where no number of windows makes a year, and then none is kept to compare with."""
+    state = fed(5 * DAY, [100, *[0] * 72, 100]).state
+    state.newest = 1000
+    with_gap = fed(5 * DAY, [100])
+    with_gap.add(1000, 100)
+    assert state == with_gap.state
+    assert [] == with_gap.state.past
+
+
 def test_a_lasting_shift_is_taken_over():
     """Three windows on a new level, all of them far off, are no outliers."""
     volume = fed(WEEK, [*[1000, 1010] * 10, 5000, 5000, 5000])
