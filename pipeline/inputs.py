@@ -7,7 +7,7 @@ that nobody knows or events without a category, falls silent or sends all of it 
 from __future__ import annotations
 
 import math
-from heapq import nsmallest
+from heapq import nlargest, nsmallest
 
 import msgspec
 from scipy.special import stdtrit
@@ -30,6 +30,8 @@ ACCEPTED = 4
 """Windows after which what was a fault is how things are."""
 KNOWN_ITEMS = 8192
 """Items remembered: those with the smallest symbols, so that windows are compared on the same."""
+MOST_SIGNALS = 1000
+"""Signals remembered, those of the largest shares: a producer may make a type of every event."""
 VOLUME, UNSEEN, UNCATEGORISED = "volume", "unseen items", "no category"
 
 
@@ -186,7 +188,13 @@ class Inputs:
             signal.level += weight * moved
             if not at_once:
                 signal.spread += weight * (1.25 * abs(moved) - signal.spread)
+        self.state.signals = dict(nlargest(MOST_SIGNALS, self.state.signals.items(), key=_rank))
         self.state.windows += 1
+
+
+def _rank(named: tuple[str, Signal]) -> tuple[bool, float, str]:
+    name, signal = named
+    return name in {UNSEEN, UNCATEGORISED}, signal.level, name
 
 
 def _shares(rollup: Rollup, state: InputsState) -> dict[str, float]:

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from pipeline.events import AlertKind
+from pipeline.inputs import MOST_SIGNALS, UNCATEGORISED
 from pipeline.levels import WEEKS
 from pipeline.rollups import Rollup
 from pipeline.settings import Settings, from_toml
@@ -97,3 +98,23 @@ def test_a_producer_is_held_against_the_days_not_the_nights(night):
         alerts = trends.add(rollup).alerts if day else []
         found += [(number, [i.category for i in a.after]) for a in alerts if number >= 24 * 2]
     assert [(24 * 15 + 8, ["type buy"])] == found
+
+
+def test_a_type_of_every_event_is_not_remembered_for_ever():
+    """Of thousands of new types a window the state keeps so many, and those that weigh first."""
+    trends = Trends(Settings())
+    for number in range(8):
+        types = {f"view:{number}:{n}": 1 for n in range(500)} | {"buy": 200}
+        trends.add(
+            Rollup(
+                start=number * WEEK,
+                end=(number + 1) * WEEK,
+                counts={"a": 700},
+                types=types,
+                source="s",
+                position=number,
+            )
+        )
+    signals = trends.state.inputs.signals
+    assert MOST_SIGNALS == len(signals)
+    assert {"type buy", UNCATEGORISED} <= signals.keys()
