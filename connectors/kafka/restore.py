@@ -70,7 +70,7 @@ async def open_state(path: Path, changelog: Changelog) -> tuple[Store, Followed]
         StoreError: the store cannot be opened or written.
         BusError: the changelog cannot be read or written.
     """
-    store = await asyncio.to_thread(_open, path)
+    store = await asyncio.to_thread(opened, path)
     try:
         await changelog.claim()
         try:
@@ -98,7 +98,7 @@ def open_copy(path: Path, changelog: str, first: int, end: int) -> tuple[Store, 
     Raises:
         StoreError: the store cannot be opened or written.
     """
-    store = _open(path)
+    store = opened(path)
     try:
         followed = _standing(store, changelog, first, end)
         if followed is None:
@@ -130,7 +130,7 @@ def set_aside(path: Path, error: CorruptStoreError) -> None:
     there = aside(path)
     shutil.rmtree(there, ignore_errors=True)
     path.rename(there)
-    log.error("%s; it is rebuilt from the changelog, and what was there is now %s", error, there)
+    log.error("%s; it is rebuilt from the bus, and what was there is now %s", error, there)
 
 
 def aside(path: Path) -> Path:
@@ -138,7 +138,12 @@ def aside(path: Path) -> Path:
     return path.with_name(f"{path.name}.damaged")
 
 
-def _open(path: Path) -> Store:
+def opened(path: Path) -> Store:
+    """Open a store, an empty one in its place where it is damaged.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
     path.mkdir(parents=True, exist_ok=True)
     try:
         return Store(path)

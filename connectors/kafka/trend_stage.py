@@ -16,9 +16,10 @@ from faust.types import TP
 
 from connectors.kafka.consumer import Consumer
 from connectors.kafka.messages import Message, alert_message, forecast_message
-from connectors.kafka.partitions import PATIENCE, Stamp, first_offset, reopened
+from connectors.kafka.partitions import PATIENCE, Stamp, first_offset
 from connectors.kafka.publisher import Publisher
 from connectors.kafka.records import RecordBatch
+from connectors.kafka.restore import opened, set_aside, state_path
 from connectors.kafka.rollup_merge import MergeState, RollupMerge
 from connectors.kafka.security import client_config
 from connectors.kafka.settings import BusError, Kafka
@@ -41,8 +42,10 @@ class _LeavingError(Exception):
 
 
 class TrendProgress(msgspec.Struct, kw_only=True):
-    """All that the stage knows; durable in one piece."""
+    """All that the stage knows, and the settings that it is bound to; durable in one piece."""
 
+    window: int = 0
+    horizons: int = 0
     stamp: Stamp = msgspec.field(default_factory=Stamp)
     merge: MergeState = msgspec.field(default_factory=MergeState)
     trends: TrendsState = msgspec.field(default_factory=TrendsState)
@@ -88,14 +91,34 @@ class TrendStage:
 
     def _begin(self, span: Span) -> int:
         if self._store is None:
-            path = self._data / f"{span.topic}-{span.partition}"
-            path.mkdir(parents=True, exist_ok=True)
-            self._store = Store(path)
-            self._progress = unpack(self._store.progress(), TrendProgress, str(path))
+            path = state_path(str(self._data), span.topic, span.partition)
+            self._store, self._progress = self._open(path)
             self._merge = RollupMerge(self._progress.merge)
             self._trends = Trends(self._settings, self._progress.trends, self._prior)
         self._published = span.committed
         return first_offset(span, self._progress.stamp.next, self._store.path)
+
+    def _open(self, path: Path) -> tuple[Store, TrendProgress]:
+        """Open what is known, or begin anew where that is damaged or of other settings."""
+        trends = self._settings.trends
+        new = TrendProgress(window=int(trends.window), horizons=trends.horizons)
+        store = opened(path)
+        try:
+            kept = store.progress()
+            progress = unpack(kept, TrendProgress, str(path)) if kept else new
+        except CorruptStoreError as error:
+            return _reopened(store, error), new
+        except StoreError:
+            store.close()
+            raise
+        if (progress.window, progress.horizons) != (new.window, new.horizons):
+            log.warning(
+                "%s is of other settings (trends.window, trends.horizons): trends begin anew, with "
+                "the windows of %s that have the new length",
+                *(path, ROLLUPS),
+            )
+            progress = new
+        return store, progress
 
     async def handle(self, batch: RecordBatch) -> None:
         """Deal with a batch: apply, publish, make durable; its offset may then be committed.
@@ -141,8 +164,6 @@ class TrendStage:
         while True:
             try:
                 return await attempt()
-            except CorruptStoreError:
-                raise
             except (BusError, KafkaError, StoreError) as error:
                 if self._leaving:
                     raise _LeavingError from error
@@ -168,10 +189,14 @@ class TrendStage:
         newest: bool,
     ) -> list[Message]:
         try:
-            self._merge.add(decode_rollup(value or b""))
+            rollup = decode_rollup(value or b"")
         except WireError as error:
             log.error("%s, offset %d: %s; passed over", ROLLUPS, offset, error)  # noqa: TRY400
             return []
+        window = self._progress.window
+        if rollup.end - rollup.start != window or rollup.start % window:
+            return []  # counted under other settings
+        self._merge.add(rollup)
         messages = self._judge(sources)
         if newest and self._merge.overdue():  # before that, nobody can be said to be silent
             silent = await self._patiently(lambda: self._silent(sources, offset))
@@ -215,9 +240,19 @@ class TrendStage:
         progress = msgspec.msgpack.encode(self._progress)
         try:
             self._store.commit(Changes(states=[], names={}, progress=progress), {})
-        except CorruptStoreError:
-            raise
-        except StoreError:
-            self._store = await asyncio.to_thread(reopened, self._store)
+        except StoreError as error:
+            self._store = await asyncio.to_thread(_reopened, self._store, error)
             raise
         self._durable = self._progress.stamp.next
+
+
+def _reopened(store: Store, error: StoreError) -> Store:
+    """Open a store anew, an empty one in its place where it is damaged.
+
+    After a write that failed RocksDB may refuse all others.
+    """
+    with suppress(StoreError):
+        store.close()
+    if isinstance(error, CorruptStoreError):
+        set_aside(store.path, error)
+    return opened(store.path)

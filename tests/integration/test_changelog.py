@@ -223,7 +223,7 @@ def test_a_damaged_store_is_repaired_from_the_changelog(story, tmp_path):
         file.write_bytes(content)
     story.live.start()
     story.live.produce(shopping(40, days=1, seed=9))
-    story.live.wait(lambda: "rebuilt from the changelog" in story.live.logs(), "repaired")
+    story.live.wait(lambda: "rebuilt from the bus" in story.live.logs(), "repaired")
     story.live.stop()
     story.goes_on()
 

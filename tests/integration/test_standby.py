@@ -210,7 +210,7 @@ def test_a_damaged_copy_is_made_anew(kafka, tmp_path, caplog, damage, moves):
                 standby = Standby(kafka, str(tmp_path), quiet=0)
                 await level(standby)
                 await standby.close()
-            assert "it is rebuilt from the changelog" in caplog.text
+            assert "it is rebuilt from the bus" in caplog.text
             assert dict(flush(*range(100), stamp=1)) == copied(tmp_path)
 
     asyncio.run(story())
