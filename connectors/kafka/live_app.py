@@ -25,6 +25,9 @@ from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
 
+LOOK_AGAIN_SECONDS = 3.0
+"""Between two looks whether a partition that windows wait for has fallen silent."""
+
 
 def live_app(settings: Settings, kafka: Kafka, worker: Worker) -> faust.App:
     """Make the app of a worker; nothing is connected or opened before it is started.
@@ -67,6 +70,7 @@ def live_app(settings: Settings, kafka: Kafka, worker: Worker) -> faust.App:
         await erase_when_asked(app, interest.erase)
 
     _attend(app, interest, trends, worker, rekeying)
+    _keep_looking(app, trends)
     if worker.standby:
         _keep_copies(app, interest.standby)
     if not kafka.rekey:
@@ -96,6 +100,14 @@ def _keep_copies(app: faust.App, standby: Standby) -> None:
     async def follow() -> None:
         while not app.should_stop:
             await app.sleep(await standby.follow())
+
+
+def _keep_looking(app: faust.App, trends: TrendStage) -> None:
+    @app.task  # type: ignore[untyped-decorator]  # Faust ships no types
+    async def look_again() -> None:
+        while not app.should_stop:
+            await app.sleep(LOOK_AGAIN_SECONDS)
+            await trends.look_again()
 
 
 def _attend(

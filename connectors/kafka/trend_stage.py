@@ -137,12 +137,28 @@ class TrendStage:
         sources = await self._patiently(self._sources)
         for offset, value in zip(batch.offsets.tolist(), batch.values, strict=True):
             if offset >= self._progress.stamp.next:
-                told = await self._apply(
-                    offset, value, sources, newest=offset + 1 >= batch.highwater
-                )
+                told = self._apply(offset, value, sources)
                 messages += told if offset >= self._published else []
         await self._patiently(lambda: self._publisher.publish(messages))
         self._progress.stamp.next = max(self._progress.stamp.next, batch.end)
+        await self._patiently(self._commit)
+
+    async def look_again(self) -> None:
+        """Judge the windows that wait for a partition far behind, if that has fallen silent.
+
+        To be called now and then: it may be read to its end after the last rollup has come.
+        """
+        async with self._busy:
+            if self._store is not None and self._merge.overdue():
+                with suppress(_LeavingError):
+                    await self._judge_overdue()
+                self._trouble = ""
+
+    async def _judge_overdue(self) -> None:
+        sources = await self._patiently(self._sources)
+        silent = await self._patiently(lambda: self._silent(sources))
+        messages = self._judge(sources, silent)
+        await self._patiently(lambda: self._publisher.publish(messages))
         await self._patiently(self._commit)
 
     async def release(self, revoked: set[TP]) -> None:
@@ -180,14 +196,7 @@ class TrendStage:
                 self._store.close()
                 self._store = None
 
-    async def _apply(
-        self,
-        offset: int,
-        value: bytes | None,
-        sources: dict[str, TopicPartition],
-        *,
-        newest: bool,
-    ) -> list[Message]:
+    def _apply(self, offset: int, value: bytes | None, sources: Collection[str]) -> list[Message]:
         try:
             rollup = decode_rollup(value or b"")
         except WireError as error:
@@ -197,11 +206,7 @@ class TrendStage:
         if rollup.end - rollup.start != window or rollup.start % window:
             return []  # counted under other settings
         self._merge.add(rollup)
-        messages = self._judge(sources)
-        if newest and self._merge.overdue():  # before that, nobody can be said to be silent
-            silent = await self._patiently(lambda: self._silent(sources, offset))
-            messages += self._judge(sources, silent)
-        return messages
+        return self._judge(sources)
 
     async def _sources(self) -> dict[str, TopicPartition]:
         """Return the click topic's partitions by the names that rollups give them."""
@@ -209,8 +214,8 @@ class TrendStage:
         partitions = await self._publisher.partitions(topic.removeprefix(self._kafka.topic_prefix))
         return {f"{topic}/{number}": TopicPartition(topic, number) for number in partitions}
 
-    async def _silent(self, sources: dict[str, TopicPartition], offset: int) -> set[str]:
-        """Return the sources read to their end all of whose rollups were merged up to `offset`."""
+    async def _silent(self, sources: dict[str, TopicPartition]) -> set[str]:
+        """Return the sources read to their end all of whose rollups were merged."""
         rollups = TopicPartition(self._kafka.topic_prefix + ROLLUPS, 0)
         config = client_config(self._kafka) | {"enable_auto_commit": False}
         config |= {"isolation_level": "read_committed", "auto_offset_reset": "earliest"}
@@ -218,7 +223,7 @@ class TrendStage:
             ends = await consumer.end_offsets(list(sources.values()))
             read = {name: await consumer.committed(tp) or 0 for name, tp in sources.items()}
             # Rollups are on the bus before the clicks behind them are committed as read.
-            if (await consumer.end_offsets([rollups]))[rollups] > offset + 1:
+            if (await consumer.end_offsets([rollups]))[rollups] > self._progress.stamp.next:
                 return set()
             at_end = {
                 name: await consumer.is_at_end(tp, read[name], ends[tp])

@@ -167,3 +167,20 @@ def test_damage_met_in_writing_loses_nothing(stage, path, monkeypatch):
     asyncio.run(story())
     assert aside(path).exists()
     assert 2 == kept(path).trends.forecast.volume.windows
+
+
+def test_windows_wait_for_a_silent_partition_until_it_is_known_to_be_so(stage, bus, path):
+    """Its last clicks are committed after the last rollup has come, and no other one comes."""
+    bus.partitions = 2
+
+    async def story():
+        waits, _ = await begun(stage())
+        await waits.handle(batch([rollup(1, 0), *(rollup(0, number) for number in range(10))]))
+        await waits.look_again()
+        before = kept(path).trends.newest
+        bus.silent = {"clicks/1"}
+        await waits.look_again()
+        await waits.close()
+        return before, kept(path).trends.newest
+
+    assert (0, 6 * WEEK) == asyncio.run(story())
