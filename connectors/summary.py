@@ -20,7 +20,7 @@ from pipeline.events import CategoryForecast, InterestProfile
 from pipeline.hindsight import Hindsight, hindsight
 from pipeline.kernel import snapshot
 from pipeline.packing import decode
-from pipeline.rollups import Rollup
+from pipeline.rollups import FURTHER, Rollup
 
 _INTERESTS = pa.list_(pa.struct([("category", pa.string()), ("weight", pa.float64())]))
 PROFILES = pa.schema(
@@ -178,6 +178,7 @@ def _trends(rollups: list[Rollup]) -> TrendHistory:
     overall: Counter[str] = Counter()
     for rollup in rollups:
         overall.update(rollup.counts)
+    del overall[FURTHER]
     return TrendHistory(
         window_starts=[iso(rollup.start) for rollup in rollups],
         totals=[rollup.total for rollup in rollups],

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.events import NO_CODE, Clicks
 from pipeline.settings import Settings
-from pipeline.symbols import Names
+from pipeline.symbols import Names, symbol
 
 SAMPLED_USERS = 512
 """Users of a window in its sample: a third of the users is known to 2 % of them."""
@@ -29,6 +29,14 @@ SAMPLED_ITEMS = 1024
 """Items of a window in its sample."""
 SAMPLED_CATEGORIES = 64
 """Categories of a sampled user that are kept."""
+
+COUNTED_CATEGORIES = 100_000
+"""Categories of a window that are counted each, so that a rollup is no larger than a message."""
+FURTHER = "\0further"
+"""What all others are counted as; no event's category has a NUL."""
+
+_FURTHER = 2**64 - 1
+"""Its symbol: the largest, and so none of the smallest."""
 
 Symbols = NDArray[np.uint64]
 _Sampled = TypeVar("_Sampled")
@@ -38,7 +46,8 @@ class Rollup(msgspec.Struct, frozen=True, kw_only=True):
     """What the window start <= time < end of one source held.
 
     `counts` has the events that count by category, `types` all events by type, `uncategorised`
-    those that bear no category. `users` has sampled users by their symbol, each with the categories
+    those that bear no category. Of more than `COUNTED_CATEGORIES` the smallest symbols are counted,
+    and all others as `FURTHER`. `users` has sampled users by their symbol, each with the categories
     met, as places in `counts`; `items` the sampled items by symbol, with their events. `position`
     is the place in the source of the event that closed the window; `cut` tells that none did: the
     source ended within it.
@@ -129,6 +138,8 @@ class Rollups:
             _add_types(window, clicks, rows)
             rows = rows[counted[rows]]
             _tally(window.counts, category[rows])
+            if len(window.counts) > 2 * COUNTED_CATEGORIES:
+                _fold(window.counts)
             window.uncategorised += int((clicks.category.codes[rows] == NO_CODE).sum())
             _sample_users(window.users, user[rows], category[rows])
             _sample_items(window, item[rows])
@@ -152,15 +163,16 @@ class Rollups:
 
     def _close(self, start: int, position: int) -> Rollup:
         window = self.state.open.pop(start)
+        _fold(window.counts)
         place = {number: place for place, number in enumerate(sorted(window.counts))}
         return Rollup(
             start=start,
             end=start + self._size,
-            counts={self._names[number]: window.counts[number] for number in place},
+            counts={self._name(number): window.counts[number] for number in place},
             types=dict(sorted(window.types.items())),
             uncategorised=window.uncategorised,
             users={
-                user: sorted(place[category] for category in met)
+                user: sorted(place[category] for category in met if category in place)
                 for user, met in sorted(window.users.items())
             },
             items=dict(sorted(window.items.items())),
@@ -168,6 +180,9 @@ class Rollups:
             position=position,
             cut=start + self._size > self.state.newest,
         )
+
+    def _name(self, number: int) -> str:
+        return FURTHER if number == _FURTHER else self._names[number]
 
 
 def merged(rollups: Sequence[Rollup]) -> Rollup:
@@ -180,12 +195,15 @@ def merged(rollups: Sequence[Rollup]) -> Rollup:
         counts.update(rollup.counts)
         types.update(rollup.types)
         items.update(rollup.items)
+    if len(counts) > COUNTED_CATEGORIES:
+        counts = _folded(counts)
     place = {name: place for place, name in enumerate(sorted(counts))}
     users: dict[int, set[int]] = {}
     for rollup in rollups:
-        places = [place[name] for name in rollup.counts]
+        names = list(rollup.counts)
         for user, met in rollup.users.items():
-            users.setdefault(user, set()).update(places[category] for category in met)
+            kept = (names[category] for category in met)
+            users.setdefault(user, set()).update(place[name] for name in kept if name in place)
     return Rollup(
         start=first.start,
         end=first.end,
@@ -211,6 +229,22 @@ def _tally(counts: dict[int, int], symbols: Symbols) -> None:
     found, times = np.unique(symbols, return_counts=True)
     for number, n in zip(found.tolist(), times.tolist(), strict=True):
         counts[number] = counts.get(number, 0) + n
+
+
+def _fold(counts: dict[int, int]) -> None:
+    total = sum(counts.values())
+    counts.pop(_FURTHER, None)
+    _cut(counts, COUNTED_CATEGORIES)
+    if further := total - sum(counts.values()):
+        counts[_FURTHER] = further
+
+
+def _folded(counts: Counter[str]) -> Counter[str]:
+    """Fold counts by name; what is kept is so in every part, as it has the smallest symbols."""
+    numbers = {_FURTHER if name == FURTHER else symbol(name): name for name in counts}
+    folded = {number: counts[name] for number, name in numbers.items()}
+    _fold(folded)
+    return Counter({numbers.get(number, FURTHER): n for number, n in folded.items()})
 
 
 def _sample_users(users: dict[int, set[int]], user: Symbols, category: Symbols) -> None:

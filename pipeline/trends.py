@@ -21,7 +21,7 @@ from pipeline.forecast import Forecaster, ForecastState
 from pipeline.inputs import RATE, Fault, Inputs, InputsState
 from pipeline.levels import Findings, Levels, LevelsState
 from pipeline.population import Population, PopulationState, Shift
-from pipeline.rollups import Rollup
+from pipeline.rollups import FURTHER, Rollup
 from pipeline.settings import Settings
 
 LEAST_USERS = 20
@@ -105,6 +105,7 @@ class Trends:
         alerts = [self._population_alert(shift, rollup)] if shift else []
         counts = self._without_shifts(rollup)
         total = sum(counts.values())
+        counts.pop(FURTHER, None)
         found = self._categories.judge(rollup.start, counts, total, self._rate)
         alerts += [self._category_alert(name, rollup, found) for name in found.residuals]
         self._categories.learn(

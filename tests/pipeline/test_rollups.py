@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from clicks import DAY, clicks
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from pipeline import rollups
 from pipeline.engine import Engine
 from pipeline.rollups import merged
 from pipeline.settings import from_toml
+from pipeline.trends import Trends
 
 PATIENT = from_toml('[interests]\nlateness = "30d"\n[trends]\nwindow = "1d"\n')
 
@@ -51,9 +53,10 @@ def named(rollup):
 )
 def test_partitions_add_up_to_the_whole(rows, partition_of, most, batch):
     """Counts and samples, however small, do not depend on a user's partition, nor on batches."""
-    sizes = rollups.SAMPLED_USERS, rollups.SAMPLED_ITEMS, rollups.SAMPLED_CATEGORIES
-    rollups.SAMPLED_USERS = rollups.SAMPLED_ITEMS = rollups.SAMPLED_CATEGORIES = most
-    try:
+    bounds = "SAMPLED_USERS", "SAMPLED_ITEMS", "SAMPLED_CATEGORIES", "COUNTED_CATEGORIES"
+    with pytest.MonkeyPatch.context() as patch:
+        for bound in bounds:
+            patch.setattr(rollups, bound, most)
         parts = [[], [], []]
         for row in rows:
             parts[partition_of[int(row["user"][1:])]].append(row)
@@ -61,8 +64,18 @@ def test_partitions_add_up_to_the_whole(rows, partition_of, most, batch):
         for start, whole in rolled(rows).items():
             together = merged([windows[start] for windows in apart if start in windows])
             assert named(whole) == named(together)
-    finally:
-        rollups.SAMPLED_USERS, rollups.SAMPLED_ITEMS, rollups.SAMPLED_CATEGORIES = sizes
+
+
+def test_categories_past_the_bound_are_counted_as_one(monkeypatch):
+    """The whole keeps all events, and trends know nothing of what stands for many categories."""
+    monkeypatch.setattr(rollups, "COUNTED_CATEGORIES", 5)
+    rows = [{"user": "u", "category": f"c{n % 40}", "item": "i", "time": n} for n in range(4000)]
+    [rollup] = rolled(rows, batch=90).values()
+    assert (6, 4000) == (len(rollup.counts), rollup.total)
+    assert 3500 == rollup.counts[rollups.FURTHER]
+    trends = Trends(PATIENT)
+    trends.add(rollup)
+    assert rollup.counts.keys() - {rollups.FURTHER} == trends.state.categories.levels.keys()
 
 
 def test_a_sample_tells_how_many_users_there_are():
