@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 from connectors.backtest import Committed
 from connectors.interest_history import FOLDER
 from connectors.log import write_atomically
+from connectors.mentions import mentions
 from connectors.report import write_report
 from connectors.run_error import RunError
 from connectors.store import Store, meta_key, state_key, unpack
 from connectors.traces import learner_traces
+from pipeline.events import USER_KINDS
 from pipeline.symbols import symbol
 
 if TYPE_CHECKING:
@@ -109,12 +111,15 @@ def _rewrite_lines(path: Path, user: str, keep: Callable[[bytes, str], bytes | N
 
 
 def _alert(line: bytes, user: str) -> bytes | None:
-    return None if msgspec.json.decode(line).get("subject") == user else line
+    """Keep an alert unless it is the user's; that of a category may bear the same name."""
+    alert = msgspec.json.decode(line)
+    return None if alert["kind"] in USER_KINDS and alert["subject"] == user else line
 
 
 def _reject(line: bytes, user: str) -> bytes | None:
     """Keep a reject unless the record, as far as it is there, mentions the user."""
-    return None if user in str(msgspec.json.decode(line).get("record", "")) else line
+    reject = msgspec.json.decode(line)
+    return None if mentions(reject["record"], user, source=reject["source"]) else line
 
 
 def _rollup(line: bytes, user: str) -> bytes:

@@ -31,6 +31,7 @@ from connectors.run_error import RunError
 from connectors.summary import Summary, iso
 from pipeline.calibration import calibrate
 from pipeline.events import (
+    USER_KINDS,
     AlertKind,
     AlertState,
     DriftAlert,
@@ -196,7 +197,9 @@ def show_user(user: str, out: Path) -> bool:
         table.add_row(*_cell(profile.short_term, i), *_cell(profile.long_term, i))
     out_console.print(table)
     out_console.print(f"recent items: {', '.join(profile.recent_items)}")
-    history = [alert for alert in _alerts(out) if alert.subject == user]
+    history = [
+        alert for alert in _alerts(out) if alert.kind in USER_KINDS and alert.subject == user
+    ]
     out_console.print(f"drift history: {len(history)} alerts")
     for alert in history:
         out_console.print(f"  {one_line(alert)}")
