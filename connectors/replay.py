@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from time import perf_counter
 from typing import Protocol
 
 import msgspec
+from xxhash import xxh3_64
 
 from connectors.backtest import Backtest
 from connectors.files import read
@@ -28,6 +30,8 @@ from pipeline.settings import Settings
 TOPIC = "kafka://"
 BATCH = 8192
 """Events a batch."""
+ENDS = 1 << 20
+"""Bytes at either end of a file by which a run knows it again, beside its size."""
 
 Progress = Callable[[float, str], None]
 """Takes the share of the whole that is done, and what is going on."""
@@ -53,6 +57,8 @@ class _Identity(msgspec.Struct, frozen=True, kw_only=True):
     """What a directory holds a run of."""
 
     inputs: list[tuple[str, int]]
+    contents: list[str] = []
+    """By input a hash of its first and last bytes, `ENDS` of each."""
     settings: str
     prior: str
     learning: bool
@@ -185,6 +191,7 @@ class _Watch:
 def _identity(request: Request, prior: str) -> _Identity:
     return _Identity(
         inputs=[_identify(name) for name in request.inputs],
+        contents=[_fingerprint(name) for name in request.inputs],
         settings=request.settings.version,
         prior=prior,
         learning=request.learning,
@@ -195,6 +202,17 @@ def _identity(request: Request, prior: str) -> _Identity:
 
 def _identify(name: str) -> tuple[str, int]:
     return (name, 0) if name.startswith(TOPIC) else (Path(name).name, Path(name).stat().st_size)
+
+
+def _fingerprint(name: str) -> str:
+    if name.startswith(TOPIC):
+        return ""
+    with Path(name).open("rb") as file:
+        digest = xxh3_64(file.read(ENDS))
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(ENDS, size - ENDS))
+        digest.update(file.read(ENDS))
+    return digest.hexdigest()
 
 
 def _prepare(out: Path, identity: _Identity, *, resume: bool, overwrite: bool) -> None:

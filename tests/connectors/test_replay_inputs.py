@@ -1,0 +1,75 @@
+"""What a replay does with the directory of a former one, by what its inputs are."""
+
+import json
+import os
+
+import pytest
+
+from connectors.backtest import Backtest
+from connectors.replay import ENDS, Request, replay
+from connectors.run_error import RunError
+from pipeline.settings import Settings
+
+HEADER = "user_id,item_id,timestamp"
+
+
+def clicks(path, *, item, rows=20):
+    lines = [HEADER, *(f"u{i % 3},{item},{1_600_000_000 + i}" for i in range(rows))]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def replayed(path, out, **options):
+    request = Request(inputs=[str(path)], settings=Settings(), learning=False)
+    return replay(request, out, command="test", **options)
+
+
+@pytest.fixture
+def cut_off(monkeypatch):
+    """Let a replay break off at its first commit."""
+
+    def replay_in_part(path, out):
+        with monkeypatch.context() as patch:
+            patch.setattr(Backtest, "_commit", broken)
+            with pytest.raises(KeyboardInterrupt):
+                replayed(path, out)
+
+    def broken(*_):
+        raise KeyboardInterrupt
+
+    return replay_in_part
+
+
+@pytest.mark.parametrize("changed", ["first", "last"])
+def test_a_changed_file_of_the_same_size_is_not_gone_on_with(tmp_path, cut_off, changed):
+    """Half of one input and half of another are the results of neither."""
+    path, out = clicks(tmp_path / "clicks.csv", item="a" * 100, rows=30_000), tmp_path / "out"
+    size = path.stat().st_size
+    assert size > 2 * ENDS
+    cut_off(path, out)
+    with path.open("r+b") as file:
+        file.seek(len(HEADER) + 5 if changed == "first" else size - 20)
+        file.write(b"b")
+    with pytest.raises(RunError, match=r"holds another run \(contents:"):
+        replayed(path, out, resume=True)
+
+
+def test_a_file_that_was_moved_and_touched_is_gone_on_with(tmp_path, cut_off):
+    """A file is known by what it holds: neither by its folder nor by its time."""
+    path, out = clicks(tmp_path / "clicks.csv", item="a"), tmp_path / "out"
+    cut_off(path, out)
+    (tmp_path / "new").mkdir()
+    path = path.rename(tmp_path / "new" / "clicks.csv")
+    os.utime(path, (0, 0))
+    assert 20 == replayed(path, out, resume=True).applied
+
+
+def test_a_run_that_noted_no_contents_is_refused(tmp_path, cut_off):
+    """A former release's run may be of other files: that is said, not guessed."""
+    path, out = clicks(tmp_path / "clicks.csv", item="a"), tmp_path / "out"
+    cut_off(path, out)
+    marker = json.loads((out / "run.json").read_text())
+    del marker["contents"]
+    (out / "run.json").write_text(json.dumps(marker))
+    with pytest.raises(RunError, match=r"holds another run \(contents: \[\] there"):
+        replayed(path, out, resume=True)
