@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
 from typing import Protocol
@@ -35,6 +36,7 @@ ENDS = 1 << 20
 
 Progress = Callable[[float, str], None]
 """Takes the share of the whole that is done, and what is going on."""
+_Batch = tuple[Clicks, list[Reject]]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,10 +90,11 @@ def replay(
     ours = request.settings.drift.detector == OURS
     river = None if ours else RiverDrift(request.settings, prior)
     reading = _open(request)
+    first = list(islice(reading, 1)) if overwrite else []  # may fail: then the former run stays
     _prepare(out, _identity(request, prior.version), resume=resume, overwrite=overwrite)
     if resume and any(name.startswith(TOPIC) for name in request.inputs):
         raise RunError("a topic may have grown since: replay it anew (--overwrite)")
-    watch = _Watch(reading, request.limit, progress)
+    watch = _Watch(reading, first, request.limit, progress)
     with Backtest(
         out,
         request.settings,
@@ -125,7 +128,7 @@ class _Input(Protocol):
     @property
     def fraction(self) -> float: ...
 
-    def __iter__(self) -> Iterator[tuple[Clicks, list[Reject]]]: ...
+    def __iter__(self) -> Iterator[_Batch]: ...
 
 
 class _Topic:
@@ -144,7 +147,7 @@ class _Topic:
             source=request.settings.source,
         )
 
-    def __iter__(self) -> Iterator[tuple[Clicks, list[Reject]]]:
+    def __iter__(self) -> Iterator[_Batch]:
         return self._batches
 
 
@@ -159,10 +162,16 @@ def _open(request: Request) -> _Input:
 
 
 class _Watch:
-    """Passes batches on up to a limit, tells how far they have come and what time they span."""
+    """Passes batches on up to a limit, tells how far they have come and what time they span.
 
-    def __init__(self, reading: _Input, limit: int, progress: Progress) -> None:
+    `first` are those that were read beforehand.
+    """
+
+    def __init__(
+        self, reading: _Input, first: list[_Batch], limit: int, progress: Progress
+    ) -> None:
         self._reading = reading
+        self._first = first
         self._limit = limit
         self._progress = progress
         self._events = 0
@@ -174,8 +183,8 @@ class _Watch:
         limited = self._events / self._limit if self._limit else 0.0
         return max(self._reading.fraction, limited)
 
-    def __iter__(self) -> Iterator[tuple[Clicks, list[Reject]]]:
-        for batch, rejects in self._reading:
+    def __iter__(self) -> Iterator[_Batch]:
+        for batch, rejects in chain(self._first, self._reading):
             clicks = batch.take(slice(self._limit - self._events)) if self._limit else batch
             self._events += len(clicks)
             if len(clicks):

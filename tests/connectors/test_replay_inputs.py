@@ -6,6 +6,8 @@ import os
 import pytest
 
 from connectors.backtest import Backtest
+from connectors.kafka.settings import BusError
+from connectors.readers.base import FileError
 from connectors.replay import ENDS, Request, replay
 from connectors.run_error import RunError
 from pipeline.settings import Settings
@@ -73,3 +75,25 @@ def test_a_run_that_noted_no_contents_is_refused(tmp_path, cut_off):
     (out / "run.json").write_text(json.dumps(marker))
     with pytest.raises(RunError, match=r"holds another run \(contents: \[\] there"):
         replayed(path, out, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("bad.csv", FileError), ("kafka://localhost:1/clicks", BusError)]
+)
+def test_an_input_that_cannot_be_read_takes_nothing_away(tmp_path, monkeypatch, name, error):
+    """The replay that is to be replaced is deleted when there is something in its place."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.csv").write_text("colour,shape\nred,round\n")
+    path, out = clicks(tmp_path / "clicks.csv", item="a"), tmp_path / "out"
+    replayed(path, out)
+    before = {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()}
+    with pytest.raises(error):
+        replayed(name, out, overwrite=True)
+    assert before == {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()}
+
+
+def test_what_replaces_a_replay_is_read_whole(tmp_path):
+    """The batches looked at beforehand are replayed, too."""
+    path, out = clicks(tmp_path / "clicks.csv", item="a", rows=20_000), tmp_path / "out"
+    replayed(clicks(tmp_path / "old.csv", item="b"), out)
+    assert 20_000 == replayed(path, out, overwrite=True).applied
