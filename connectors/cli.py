@@ -20,7 +20,7 @@ from rich.markup import escape
 from connectors import state_commands
 from connectors.kafka import commands, erase_commands, learner_commands
 from connectors.kafka.live_settings import load_live
-from pipeline.settings import Duration, Settings, SettingsError
+from pipeline.settings import Duration, PositiveDuration, Settings, SettingsError
 
 
 class Exit(IntEnum):
@@ -116,7 +116,9 @@ def replay(
         bool, typer.Option("--learning/--no-learning", help="Train and evaluate the model.")
     ] = True,
     limit: Annotated[int, typer.Option(min=0, help="Stop after so many events; 0 takes all.")] = 0,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of everything that is drawn.")
+    ] = None,
     sort: Annotated[
         bool, typer.Option("--sort", help="Sort by time first; all events are held in memory.")
     ] = False,
@@ -337,7 +339,7 @@ def _settings(
     if drift:
         changes["drift"] = replace_fields(settings.drift, **drift)
     if window is not None:
-        changes["windows"] = replace_fields(settings.windows, size=Duration.parse(window))
+        changes["windows"] = replace_fields(settings.windows, size=PositiveDuration.parse(window))
     if seed is not None:
         changes["seed"] = seed
     return replace_fields(settings, **changes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 
@@ -26,22 +26,38 @@ class SettingsError(ValueError):
     """A settings file or value is wrong; the message says where and how to mend it."""
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=10**15)]
+Weight = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Part = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+"""A share that is neither nothing nor all."""
+Dropout = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+Distance = Annotated[float, msgspec.Meta(gt=0)]
+
+
 class Duration(int):
     """A span of event time in milliseconds, written as "30m", "7d", "1.5h"."""
 
     @classmethod
-    def parse(cls, text: str) -> Duration:
+    def parse(cls, text: str) -> Self:
         """Read a duration.
 
         >>> Duration.parse("30m")
         Duration(1800000)
+
+        Raises:
+            SettingsError: the text is none, or one of more than a thousand years.
         """
         match = _DURATION.fullmatch(text.strip())
         if not match:
             raise SettingsError(
                 f"{text!r} is not a duration: write a number and a unit, such as 30m, 24h or 7d"
             )
-        return cls(float(match[1]) * _UNITS[match[2]])
+        milliseconds = float(match[1]) * _UNITS[match[2]]
+        if milliseconds > _LONGEST:
+            raise SettingsError(f"{text!r} is too long a duration: write {_LONGEST} or less")
+        return cls(milliseconds)
 
     def __repr__(self) -> str:
         return f"Duration({int(self)})"
@@ -51,6 +67,26 @@ class Duration(int):
             if self and self % _UNITS[unit] == 0:
                 return f"{self // _UNITS[unit]}{unit}"
         return f"{int(self)}ms"
+
+
+_LONGEST = Duration(365_000 * _UNITS["d"])
+"""Two of these and a time, in milliseconds, stay far within 64 bits."""
+
+
+class PositiveDuration(Duration):
+    """A duration that is not nothing."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a duration.
+
+        Raises:
+            SettingsError: the text is none, or one that is too long or 0.
+        """
+        duration = super().parse(text)
+        if not duration:
+            raise SettingsError(f"{text!r} is no time at all: write 1ms or more")
+        return duration
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,9 +106,9 @@ class Source(Section, frozen=True):
 class Interests(Section, frozen=True):
     """The interest state of a user."""
 
-    short_half_life: Duration = Duration.parse("14d")
-    long_half_life: Duration = Duration.parse("180d")
-    category_depth: int = 2
+    short_half_life: PositiveDuration = PositiveDuration.parse("14d")
+    long_half_life: PositiveDuration = PositiveDuration.parse("180d")
+    category_depth: Count = 2
     """How many levels of a category path count; 0 takes the whole path."""
     session_gap: Duration = Duration.parse("30m")
     """Silence that ends a session where events carry no session id."""
@@ -82,20 +118,20 @@ class Interests(Section, frozen=True):
     """Silence after which a user is forgotten, and begins anew; 0 forgets nobody."""
     profile_interval: Duration = Duration.parse("1d")
     """A user's profile is published at most once in this span; 0 never publishes it."""
-    type_weights: dict[str, float] = msgspec.field(default_factory=lambda: dict(TYPE_WEIGHTS))
+    type_weights: dict[str, Weight] = msgspec.field(default_factory=lambda: dict(TYPE_WEIGHTS))
     """What an event of a type adds to an interest; 0 leaves the type out."""
-    default_type_weight: float = 1.0
+    default_type_weight: Weight = 1.0
 
 
 class Drift(Section, frozen=True):
     """Change detection for users."""
 
-    events_per_false_alarm: int = 10_000
+    events_per_false_alarm: Positive = 10_000
     """Without a change, a user raises one false alarm in this many events, on average."""
-    false_discovery_rate: float = 0.05
+    false_discovery_rate: Part = 0.05
     """Of the users that raise an alert, at most this share raises a false one, where as many
     users change as do not."""
-    minimum_events: int = 20
+    minimum_events: Count = 20
     """No alert before a user has shown this many."""
     detector: str = "driftline"
     """Or, in a replay, one of River's: river:adwin, river:kswin, river:pagehinkley."""
@@ -106,24 +142,24 @@ class Drift(Section, frozen=True):
 class Trends(Section, frozen=True):
     """Categories rising and falling over all users."""
 
-    window: Duration = Duration.parse("7d")
-    false_discovery_rate: float = 0.05
-    warm_up: int = 6
+    window: PositiveDuration = PositiveDuration.parse("7d")
+    false_discovery_rate: Part = 0.05
+    warm_up: Count = 6
     """Windows seen before the first alert."""
-    minimum_events: int = 50
+    minimum_events: Positive = 50
     """A category is judged when this many of its events are seen or expected in a window."""
-    population_share: float = 0.1
+    population_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
     """Of the active users; when so many move at once, that is one alert about the population."""
-    horizons: int = 4
+    horizons: Count = 4
     """Windows ahead that are forecast; 0 forecasts none."""
-    coverage: float = 0.9
+    coverage: Part = 0.9
     """Share of the forecast intervals that are to hold what comes."""
 
 
 class Windows(Section, frozen=True):
     """Rolling windows that the learner is fed with."""
 
-    size: Duration = Duration.parse("7d")
+    size: PositiveDuration = PositiveDuration.parse("7d")
     lateness: Duration = Duration.parse("1d")
 
 
@@ -132,13 +168,13 @@ class Model(Section, frozen=True):
 
     kind: Literal["transformer", "gru"] = "transformer"
     """What reads a sequence: causal self-attention or gated recurrent units."""
-    dim: int = 64
-    blocks: int = 1
+    dim: Positive = 64
+    blocks: Positive = 1
     heads: int = 2
-    max_length: int = 30
+    max_length: Positive = 30
     """How many of a user's newest events the model looks at."""
-    dropout: float = 0.2
-    item_dropout: float = 0.0
+    dropout: Dropout = 0.2
+    item_dropout: Dropout = 0.0
     """Of the items' embeddings, on the way in."""
     output: Literal["state", "mean", "sum"] = "state"
     """What stands for an input: the Transformer's state, a weighted mean of the items, or both."""
@@ -155,13 +191,13 @@ class Model(Section, frozen=True):
 class Knn(Section, frozen=True):
     """The session kNN."""
 
-    span: float = 3.0
+    span: Distance = 3.0
     """Events over which the weight of a pair falls by e."""
-    focus: float = 3.0
+    focus: Distance = 3.0
     """Events over which the weight of an input's event falls by e."""
-    backward: float = 0.2
+    backward: Weight = 0.2
     """Weight of a pair taken against its order."""
-    rarity: float = 0.5
+    rarity: Weight = 0.5
     """An input's event weighs its item's count to the power of minus this."""
 
 
@@ -173,74 +209,74 @@ class Learning(Section, frozen=True):
     sequence: Literal["auto", "user", "session"] = "auto"
     """What makes a sequence; "auto": a user, or a session where events carry no user."""
     device: str = "cpu"
-    threads: int = 1
+    threads: Positive = 1
     """CPU threads; rounding depends on how many, so the machine does not decide it."""
-    evaluate_at_most: int = 1024
+    evaluate_at_most: Count = 1024
     """Targets evaluated in a window, drawn by seed where there are more; 0 takes all."""
-    absorptions: int = 32
+    absorptions: Count = 32
     """Times within a window that the kNN takes in what has come; 0 waits for the window's end."""
-    first_epochs: int = 10
+    first_epochs: Positive = 10
     """At most so many times over the first window."""
-    epochs: int = 2
+    epochs: Positive = 2
     """At most so many times over each later window."""
-    most_events: int = 1000
+    most_events: Positive = 1000
     """Newest events of a user, or session, in a window that are learnt from."""
     retrain: bool = False
     """Whether each window starts from new weights in place of the champion's."""
-    batch: int = 32
+    batch: Positive = 32
     """Inputs in a training step."""
-    learning_rate: float = 2e-3
-    full_softmax_up_to: int = 5_000
+    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 2e-3
+    full_softmax_up_to: Count = 5_000
     """With more items than this, training draws negatives."""
     half_precision: bool = False
     """Whether the softmax over all items multiplies in bfloat16 while training: half the memory."""
-    negatives: int = 1024
+    negatives: Positive = 1024
     """Negatives drawn for a training step."""
-    replay: float = 0.1
+    replay: Weight = 0.1
     """Replayed inputs for each new one; 0 replays none."""
-    replay_capacity: int = 10_000
+    replay_capacity: Count = 10_000
     """Sequences remembered for replay."""
     replay_policy: Literal["reservoir", "recency", "frequency", "fading", "herding", "loss"] = (
         "reservoir"
     )
     """Which are remembered: all alike, the newest, those that end on frequent items, fewer the
     longer ago they are, those most typical of their last item, or those hard to foresee."""
-    distillation: float = 0.0
+    distillation: Weight = 0.0
     """Weight of keeping to the parent on replayed inputs; 0 switches it off."""
-    ewc: float = 0.0
+    ewc: Weight = 0.0
     """Strength of elastic weight consolidation; 0 switches it off."""
-    ewc_decay: float = 0.9
-    ewc_samples: int = 256
+    ewc_decay: Share = 0.9
+    ewc_samples: Positive = 256
     """Questions that a window's Fisher information is measured on."""
-    update_rank: int = 0
+    update_rank: Count = 0
     """A window changes each large matrix of weights by one of this rank; 0: there is no bound."""
-    half_life: Duration = Duration.parse("56d")
+    half_life: PositiveDuration = PositiveDuration.parse("56d")
     """Of the counts behind popularity, Markov, kNN and personal frequency."""
-    neighbours: int = 200
+    neighbours: Positive = 200
     """Items remembered as following an item, and as bought by a user."""
-    forget_after: Duration = Duration.parse("365d")
+    forget_after: PositiveDuration = PositiveDuration.parse("365d")
     """Silence after which a user's history is dropped."""
-    item_windows: int = 0
+    item_windows: Count = 0
     """Learnt windows in a row without an item after which it is dropped; 0 keeps all."""
-    held_out: float = 0.1
+    held_out: Part = 0.1
     """The newest share of a window, by time, that the gate judges on."""
-    gate_at_most: int = 512
+    gate_at_most: Positive = 512
     """Targets that the gate judges on, of the window and of the past each."""
-    gate_tolerance: float = 0.05
+    gate_tolerance: Share = 0.05
     """A challenger may score this share less than the champion on the newest slice."""
-    gate_forgetting: float = 0.1
+    gate_forgetting: Share = 0.1
     """A challenger may score this share less than the champion on the past."""
-    gate_flood: float = 0.2
+    gate_flood: Share = 0.2
     """Share of a window's events that may be one user's of one item; with more it is refused."""
-    gate_copies: float = 0.9
+    gate_copies: Share = 0.9
     """Share of a window's sequences that may repeat earlier ones; with more it is refused."""
-    probes: int = 16
+    probes: Count = 16
     """Past windows that each champion is asked about, to tell what it forgot; 0 asks none."""
-    probe_targets: int = 512
+    probe_targets: Positive = 512
     """Targets asked of each of them."""
     stale_detector: Literal["ADWIN", "PageHinkley"] = "ADWIN"
     """A detector of river.drift, fed with the hits of the model in order."""
-    stale_memory: int = 20_000
+    stale_memory: Positive = 20_000
     """Hits remembered for it."""
 
 
@@ -256,7 +292,7 @@ class Signing(Section, frozen=True):
 class Settings(Section, frozen=True):
     """Everything that decides what comes out, given what goes in."""
 
-    seed: int = 7
+    seed: Count = 7
     source: Source = Source()
     interests: Interests = Interests()
     drift: Drift = Drift()
@@ -283,14 +319,19 @@ class Settings(Section, frozen=True):
             SettingsError: another release wrote it.
         """
         try:
-            return msgspec.json.decode(data, type=cls, dec_hook=_decode_hook)
+            return msgspec.json.decode(data, type=cls, dec_hook=decode_duration)
         except (msgspec.MsgspecError, SettingsError) as error:
             raise SettingsError(f"settings of another release: {error}") from None
 
 
-def _decode_hook(kind: type, value: Any) -> Any:
-    if kind is Duration and isinstance(value, str):
-        return Duration.parse(value)
+def decode_duration(kind: type, value: Any) -> Any:
+    """Read a duration for msgspec, which knows none.
+
+    Raises:
+        SettingsError: the value is none.
+    """
+    if issubclass(kind, Duration) and isinstance(value, str):
+        return kind.parse(value)
     raise SettingsError(f'{value!r} is not a duration: write it in quotes, such as "7d"')
 
 
@@ -303,7 +344,7 @@ def _encode_hook(value: Any) -> Any:
 def from_toml(text: str, where: str = "settings") -> Settings:
     """Read settings from TOML text; `where` is named in errors."""
     try:
-        return msgspec.toml.decode(text, type=Settings, dec_hook=_decode_hook)
+        return msgspec.toml.decode(text, type=Settings, dec_hook=decode_duration)
     except (msgspec.DecodeError, msgspec.ValidationError, SettingsError) as error:
         raise SettingsError(
             f"{where}: {error}; `driftline init` writes a file with every setting and its default"

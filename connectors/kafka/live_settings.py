@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import msgspec
 from msgspec.structs import replace
 
 from connectors.kafka.settings import Kafka
-from pipeline.settings import Duration, Section, Settings, SettingsError
+from pipeline.settings import (
+    Positive,
+    PositiveDuration,
+    Section,
+    Settings,
+    SettingsError,
+    decode_duration,
+)
 
 SETTINGS = "DRIFTLINE_SETTINGS"
 """The environment variable that names the settings file."""
@@ -24,19 +31,19 @@ class Worker(Section, frozen=True):
 
     data: str = "data"
     """The directory of the states; each worker on a machine may have its own, or all the same."""
-    metrics_port: int = 0
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     """Of /metrics, /healthz and /readyz, on the loopback address only; 0: nowhere."""
-    hot_users: int = 20_000
+    hot_users: Positive = 20_000
     """Users of a partition whose states are kept in memory, some 6 kB each."""
-    batch: int = 16_384
+    batch: Positive = 16_384
     """Records fetched at a time, at most."""
-    flush_interval: Duration = Duration.parse("2s")
+    flush_interval: PositiveDuration = PositiveDuration.parse("2s")
     """How often changed states become durable; after a crash so much is read again."""
-    flush_records: int = 500_000
+    flush_records: Positive = 500_000
     """And after so many records of a partition, if that is sooner."""
-    commit_interval: Duration = Duration.parse("3s")
+    commit_interval: PositiveDuration = PositiveDuration.parse("3s")
     """How often the group's offsets are committed, as far as states are durable."""
-    session_timeout: Duration = Duration.parse("15s")
+    session_timeout: PositiveDuration = PositiveDuration.parse("15s")
     """Silence after which the partitions of a worker go to the others."""
     instance: str = ""
     """A name that no other worker of the group has: one that is back within the session's timeout
@@ -85,7 +92,7 @@ def decode_live(data: bytes, where: str) -> Live:
         SettingsError: they are wrong.
     """
     try:
-        return msgspec.toml.decode(data, type=Live, dec_hook=_duration)
+        return msgspec.toml.decode(data, type=Live, dec_hook=decode_duration)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, SettingsError) as error:
         raise SettingsError(
             f"{where}: {error}; `driftline init` writes a file with every setting and its default"
@@ -97,9 +104,3 @@ def _read(path: Path) -> Live:
         return decode_live(path.read_bytes(), str(path))
     except OSError as error:
         raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from None
-
-
-def _duration(kind: type, value: Any) -> Any:
-    if kind is Duration and isinstance(value, str):
-        return Duration.parse(value)
-    raise SettingsError(f'{value!r} is not a duration: write it in quotes, such as "7d"')

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from pipeline.settings import Duration, Section
+from pipeline.settings import Positive, PositiveDuration, Section, SettingsError
 
 BY_USER = "-by-user"
 """Follows the click topic's name in that of the topic that it is re-keyed through."""
@@ -47,7 +47,9 @@ class Sasl(Section, frozen=True):
 class Kafka(Section, frozen=True):
     """The event bus."""
 
-    bootstrap_servers: list[str] = msgspec.field(default_factory=lambda: ["localhost:9092"])
+    bootstrap_servers: Annotated[list[str], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["localhost:9092"]
+    )
     """Some of the brokers, as host:port; the rest is learned from them."""
     group: str = "driftline"
     """The consumer group; workers of one group share the partitions."""
@@ -57,14 +59,19 @@ class Kafka(Section, frozen=True):
     """Where the clicks are read, without the prefix."""
     rekey: bool = False
     """Send the clicks on through a topic of their own, keyed by user, because they are not."""
-    partitions: int = 4
+    partitions: Positive = 4
     """Partitions of topics that are created; as many workers can share the work."""
-    replication: int = -1
+    replication: Annotated[int, msgspec.Meta(ge=-1, le=32767)] = -1
     """Replicas of topics that are created; -1 takes the brokers' default."""
-    retention: Duration = Duration.parse("30d")
+    retention: PositiveDuration = PositiveDuration.parse("30d")
     """How long topics that are created keep clicks, alerts and dead letters."""
     tls: Tls = Tls()
     sasl: Sasl = Sasl()
+
+    def __post_init__(self) -> None:
+        """Hold the replicas to a number that there can be."""
+        if not self.replication:
+            raise SettingsError("kafka: replication is 0: write -1 for the brokers' default, or 1")
 
     @property
     def servers(self) -> str:

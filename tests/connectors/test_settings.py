@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import connectors
 from connectors.cli import Exit, _code_of
-from connectors.kafka.live_settings import Worker, load_live
+from connectors.kafka.live_settings import Worker, decode_live, load_live
 from connectors.kafka.settings import Kafka
 from pipeline.settings import Duration, Settings, SettingsError, from_toml
 
@@ -67,3 +67,81 @@ def test_a_wrong_setting_is_named_with_the_way_out(text, message):
     assert message in str(error.value)
     assert "mine.toml: " in str(error.value)
     assert "driftline init" in str(error.value)
+
+
+NOTHING = [
+    "interests.short_half_life",
+    "interests.long_half_life",
+    "trends.window",
+    "windows.size",
+    "learning.half_life",
+    "learning.forget_after",
+    "kafka.retention",
+    "worker.flush_interval",
+    "worker.commit_interval",
+    "worker.session_timeout",
+]
+OUTSIDE = [
+    ("seed", -1),
+    ("interests.category_depth", -1),
+    ("interests.default_type_weight", -1),
+    ("interests.default_type_weight", "inf"),
+    ("interests.type_weights.view", -1),
+    ("drift.events_per_false_alarm", 0),
+    ("drift.false_discovery_rate", 0),
+    ("drift.false_discovery_rate", 1.5),
+    ("drift.minimum_events", -1),
+    ("drift.minimum_events", 10**18),
+    ("trends.false_discovery_rate", "nan"),
+    ("trends.warm_up", -1),
+    ("trends.minimum_events", 0),
+    ("trends.population_share", 0),
+    ("trends.population_share", 1.5),
+    ("trends.horizons", -1),
+    ("trends.coverage", 1.5),
+    ("learning.model.dim", 0),
+    ("learning.model.blocks", -1),
+    ("learning.model.max_length", 0),
+    ("learning.model.dropout", 1),
+    ("learning.model.item_dropout", 1),
+    ("learning.knn.span", 0),
+    ("learning.knn.focus", 0),
+    ("learning.threads", 0),
+    ("learning.batch", 0),
+    ("learning.learning_rate", 0),
+    ("learning.negatives", 0),
+    ("learning.replay", -1),
+    ("learning.neighbours", 0),
+    ("learning.held_out", 0),
+    ("learning.held_out", 1),
+    ("learning.gate_tolerance", -0.1),
+    ("learning.stale_memory", 0),
+    ("kafka.partitions", 0),
+    ("kafka.replication", 0),
+    ("kafka.replication", -2),
+    ("kafka.bootstrap_servers", []),
+    ("worker.metrics_port", -1),
+    ("worker.metrics_port", 65536),
+    ("worker.hot_users", 0),
+    ("worker.batch", 0),
+    ("worker.flush_records", 0),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), [*((name, '"0s"') for name in NOTHING), *OUTSIDE])
+def test_a_value_that_makes_no_sense_is_refused_by_name(name, value):
+    """It neither ends in a traceback later nor is taken silently."""
+    with pytest.raises(SettingsError, match=r"`\$\.\w+|replication is 0|Expected `\w+`"):
+        decode_live(f"{name} = {value}".encode(), "mine.toml")
+
+
+@pytest.mark.parametrize("text", ["99999999999999w", f"{10**400}w", "365001d"])
+def test_a_duration_beyond_all_reckoning_is_refused(text):
+    """Times and durations add up within 64 bits."""
+    with pytest.raises(SettingsError, match="365000d or less"):
+        Duration.parse(text)
+
+
+def test_bounds_leave_the_version_as_it_was():
+    """Alerts made under the defaults bear one version, whatever is refused beside them."""
+    assert "0f89550c102e" == Settings().version
