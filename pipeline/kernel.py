@@ -487,12 +487,15 @@ def advance(
             state.duplicates += 1
             outcome[i] = DUPLICATE
             continue
-        if time[i] < state.time - p.lateness:
+        if state.events > 0 and time[i] < state.time - p.lateness:
             state.late += 1
             outcome[i] = LATE
             continue
         if state.events == 0:
             state.born = time[i]
+            if time[i] < 0:  # the zeros of a new state are the future
+                state.time = time[i]
+                state.profiled = time[i] - p.profile_interval
         head = state.events % RECENT
         state.recent_item[head] = item[i]
         state.recent_category[head] = category[i]

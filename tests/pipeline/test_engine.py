@@ -94,6 +94,30 @@ def drifting():
     return shopper("anna", before + after)
 
 
+@given(events)
+def test_before_1970_events_do_what_they_do_after(rows):
+    """Zero is a time like any other: what comes out is moved by as much as the events are."""
+    past, present = Recorder(), Recorder()
+    for recorder, moved in ((past, -100 * DAY), (present, 100 * DAY)):
+        recorder.process(clicks([row | {"time": row["time"] + moved} for row in rows]))
+    assert present.late == past.late
+    assert present.engine.progress.counts == past.engine.progress.counts
+    assert present.profiles == [
+        replace(profile, time=profile.time + 200 * DAY) for profile in past.profiles
+    ]
+
+
+def test_a_change_before_1970_is_found_when_it_is_found_after():
+    """The alert differs in its times alone."""
+    found = []
+    for moved in (-100 * DAY, 100 * DAY):
+        recorder = Recorder()
+        recorder.process(clicks([row | {"time": row["time"] + moved} for row in drifting()]))
+        found.append([(a.kind, a.score, a.time - moved, a.since - moved) for a in recorder.alerts])
+    assert found[0]
+    assert found[0] == found[1]
+
+
 @given(events, st.lists(st.integers(0, 60), max_size=5))
 def test_cuts_do_not_matter(rows, cuts):
     """The effects of a log are the same however it is cut into batches."""
