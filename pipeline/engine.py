@@ -147,7 +147,7 @@ class Engine:
             user=np.array([symbol(name) for name in users], np.uint64)[user],
             item=columns.item,
             category=columns.category,
-            counted=columns.weight > 0,
+            counted=(columns.weight > 0) & (outcome != kernel.DUPLICATE),
         )
         self.progress.position = int(clicks.position[-1])
         late = clicks.position[outcome == kernel.LATE].tolist()

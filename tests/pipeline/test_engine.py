@@ -118,6 +118,28 @@ def test_a_change_before_1970_is_found_when_it_is_found_after():
     assert found[0] == found[1]
 
 
+def test_an_event_that_was_sent_twice_counts_once():
+    """A producer that tries again makes no trend; that more was sent shows in the types alone."""
+    rows = [row | {"event_id": str(row["time"])} for row in shopper("anna", "aaaab")]
+    recorder = Recorder()
+    recorder.process(clicks([row for row in rows for _ in range(2)]))
+    [rollup] = recorder.engine.drain()
+    assert Counts(applied=5, duplicates=5) == recorder.engine.progress.counts
+    assert {"a": 4, "b": 1} == rollup.counts
+    assert 5 == sum(rollup.items.values())
+    assert {"click": 10} == rollup.types
+
+
+def test_an_event_too_late_for_its_user_counts_in_its_window():
+    """It happened in the window, which was still open: of the state alone it came too late."""
+    rows = [*shopper("anna", "aaaaa"), *shopper("anna", "b")]
+    recorder = Recorder()
+    recorder.process(clicks(rows))
+    [rollup] = recorder.engine.drain()
+    assert Counts(applied=5, late=1) == recorder.engine.progress.counts
+    assert {"a": 5, "b": 1} == rollup.counts
+
+
 @given(events, st.lists(st.integers(0, 60), max_size=5))
 def test_cuts_do_not_matter(rows, cuts):
     """The effects of a log are the same however it is cut into batches."""
