@@ -156,14 +156,24 @@ def _windows(
     window = interests.time // size
     first = int(window[0])
     edges = np.searchsorted(window, np.arange(first, int(window[-1]) + 2))
+    came = np.diff(edges) > 0
+    may_sleep = np.zeros_like(came)  # so many windows after they came, and never later
+    may_sleep[SILENCE:] = came[:-SILENCE]
+    stayed: Counter[tuple[int, int]] | None = None
     for number, (low, high) in enumerate(pairwise(edges.tolist())):
+        start = (first + number) * size
+        if not (came[number] or may_sleep[number]):
+            stayed = stayed or _count(members.segment, members.segment)
+            yield Flows(start=start, users=stayed)
+            continue
+        stayed = None
         before = members.segment.copy()
         rows = _newest(interests.user[low:high]) + low
         _assign(interests, segment, rows, members)
         members.seen[interests.user[rows]] = number
         asleep = (members.segment >= 0) & (members.seen <= number - SILENCE)
         members.segment[asleep] = DORMANT
-        yield Flows(start=(first + number) * size, users=_count(before, members.segment))
+        yield Flows(start=start, users=_count(before, members.segment))
 
 
 def _newest(user: NDArray[np.int32]) -> NDArray[np.intp]:
@@ -201,7 +211,9 @@ def _assign(
 
 def _count(before: NDArray[np.int32], after: NDArray[np.int32]) -> Counter[tuple[int, int]]:
     there = after != NOBODY
-    pairs, users = np.unique(np.stack([before, after], 1)[there], axis=0, return_counts=True)
+    pairs = (before[there].astype(np.int64) - DORMANT << 32) + (after[there] - DORMANT)
+    found, users = np.unique(pairs, return_counts=True)  # ten times as fast as of rows
+    froms, tos = (found >> 32) + DORMANT, (found & 0xFFFFFFFF) + DORMANT
     return Counter(
-        {(int(a), int(b)): int(n) for (a, b), n in zip(pairs.tolist(), users.tolist(), strict=True)}
+        dict(zip(zip(froms.tolist(), tos.tolist(), strict=True), users.tolist(), strict=True))
     )

@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pipeline.segments
 from pipeline.interest import TOP
-from pipeline.segments import DORMANT, NOBODY, Interests, moved_into, segments
+from pipeline.segments import DORMANT, NOBODY, Interests, _assign, moved_into, segments
 from pipeline.volume import WEEK
 
 DAY = WEEK // 7
@@ -65,6 +66,30 @@ def test_moves_stays_and_silence_are_counted():
     assert [9 * DAY, DAY, DAY] == members.since.tolist()
     assert ["b", "b", "a"] == [names[place] for place in members.known]
     assert "a" == names[members.former[0]]
+
+
+def test_windows_in_which_nothing_happens_cost_nothing(monkeypatch):
+    """Of many short windows only those are looked into where somebody comes or falls asleep."""
+    looked_into = []
+
+    def counting(interests, segment, rows, members):
+        looked_into.append(rows.tolist())
+        _assign(interests, segment, rows, members)
+
+    monkeypatch.setattr(pipeline.segments, "_assign", counting)
+    rows = [(0, "ann", {"a": 1.0}), (2, "ben", {"b": 1.0}), (100, "ann", {"b": 1.0})]
+    names, members, flows = segments(over_time(rows), DAY)
+    told = named(names, flows)
+    assert [[0], [1], [], [], [2]] == looked_into
+    assert list(range(101)) == [flow.start // DAY for flow in flows]
+    assert [{("new", "a"): 1}, {("a", "a"): 1}, {("a", "a"): 1, ("new", "b"): 1}] == told[:3]
+    assert {("a", "a"): 1, ("b", "b"): 1} == told[3]
+    assert {("a", "dormant"): 1, ("b", "b"): 1} == told[4]
+    assert {("dormant", "dormant"): 1, ("b", "b"): 1} == told[5]
+    assert {("dormant", "dormant"): 1, ("b", "dormant"): 1} == told[6]
+    assert [{("dormant", "dormant"): 2}] * 93 == told[7:100]
+    assert {("dormant", "b"): 1, ("dormant", "dormant"): 1} == told[100]
+    assert [100, 2] == members.seen.tolist()
 
 
 def test_a_small_change_does_not_move_a_user():
