@@ -227,15 +227,16 @@ def _fingerprint(name: str) -> str:
 def _prepare(out: Path, identity: _Identity, *, resume: bool, overwrite: bool) -> None:
     """Make the directory this run's, or see that it already is."""
     marker = out / "run.json"
-    if overwrite and marker.exists():
+    found = _found(marker)
+    if overwrite and found:
         shutil.rmtree(out)
-    if marker.exists():
+    elif found:
         if not resume:
             raise RunError(
                 f"{out} holds a replay already: go on with it (--resume), "
                 "replace it (--overwrite), or name another directory (--out)"
             )
-        _refuse_other(out, msgspec.json.decode(marker.read_bytes(), type=_Identity), identity)
+        _refuse_other(out, found, identity)
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -246,6 +247,19 @@ def _prepare(out: Path, identity: _Identity, *, resume: bool, overwrite: bool) -
         write_atomically(marker, msgspec.json.encode(identity))
     except OSError as error:
         raise RunError(f"cannot write to {out}: {error.strerror}") from None
+
+
+def _found(marker: Path) -> _Identity | None:
+    """Return what a directory holds a run of; None where it holds none."""
+    if not marker.exists():
+        return None
+    try:
+        return msgspec.json.decode(marker.read_bytes(), type=_Identity)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RunError(
+            f"{marker} is not of a replay of this release ({error}): name another directory "
+            "(--out), or remove that one yourself"
+        ) from None
 
 
 def _refuse_other(out: Path, found: _Identity, wanted: _Identity) -> None:

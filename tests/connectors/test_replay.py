@@ -190,6 +190,11 @@ def test_a_directory_of_another_run_is_left_alone(tmp_path):
     refused = driftline("replay", clicks, "--out", strange)
     assert 4 == refused.returncode
     assert "is not empty" in refused.stderr
+    (strange / "run.json").write_text('{"speed": 9}')
+    for option in ("--overwrite", "--resume"):
+        refused = driftline("replay", clicks, "--out", strange, option)
+        assert 4 == refused.returncode
+        assert "is not of a replay" in refused.stderr
     assert "private" == (strange / "diary.txt").read_text()
 
 
