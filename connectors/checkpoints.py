@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -63,18 +64,19 @@ def check_checkpoints(directory: Path, settings: Settings) -> bool:
     return sound
 
 
-def roll_back_champion(directory: Path, settings: Settings) -> tuple[str, str]:
+def roll_back_champion(
+    directory: Path, settings: Settings, *tell: Callable[[str, str], None]
+) -> None:
     """Put the champion's parent in its place, and say so; see `checkpoint.roll_back`."""
     if not directory.is_dir():
         raise RunError(f"{directory} does not exist: name a replay's directory with --out")
-    former, now = roll_back(directory, trusted(settings.signing.trusted))
+    former, now = roll_back(directory, trusted(settings.signing.trusted), *tell)
     _out.print(
         f"{now} is champion again in place of {former}; the learner goes on from it with its next "
         "window.",
         highlight=False,
         soft_wrap=True,
     )
-    return former, now
 
 
 def make_keys(path: Path) -> None:

@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -221,8 +221,22 @@ def rolled_back(directory: Path) -> dict[str, str]:
     return msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
 
 
-def roll_back(directory: Path, trusted: Collection[str] = ()) -> tuple[str, str]:
+def _tell_nobody(_former: str, _now: str) -> None:
+    pass
+
+
+def roll_back(
+    directory: Path,
+    trusted: Collection[str] = (),
+    tell: Callable[[str, str], None] = _tell_nobody,
+) -> tuple[str, str]:
     """Put the champion's parent in its place, for good; a learner follows before its next window.
+
+    Args:
+        directory: of the checkpoints.
+        trusted: see `verify`.
+        tell: takes what is returned, before anything is changed: where it raises, nothing is, and
+            who tries again goes back to the same checkpoint.
 
     Returns:
         The id of the former champion, and of the one that is champion now.
@@ -240,6 +254,7 @@ def roll_back(directory: Path, trusted: Collection[str] = ()) -> tuple[str, str]
         if parent is None:
             raise CheckpointError(f"{now} in {directory} is the first champion: it has no parent")
         load(directory / parent, trusted)
+        tell(now, parent)
         replace(directory / _ROLLED_BACK, msgspec.json.encode({**hops, now: parent}))
         point(directory, parent)
     return now, parent

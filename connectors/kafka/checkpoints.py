@@ -16,6 +16,7 @@ learnt twice is published under the same keys.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
@@ -158,20 +159,24 @@ def decode(data: bytes, kind: type[_Ours]) -> _Ours:
         raise CheckpointError(str(error)) from None
 
 
-async def tell_rollback(kafka: Kafka, *, former: str, now: str) -> None:
+def tell_rollback(kafka: Kafka, former: str, now: str) -> None:
     """Tell the topic that a checkpoint is champion again in place of another.
 
     Raises:
-        BusError: the topic is not there, or the brokers did not take the message in time.
-        KafkaError: no broker answers.
+        BusError: no broker answers, the topic is not there, or the brokers did not take the
+            message in time.
     """
     headers = cloud_event("champion", now, int(time.time() * 1000), source=_SOURCE)
     value = msgspec.json.encode(Champion(id=now, instead_of=former))
-    publisher = Publisher(kafka)
-    try:
-        await publisher.publish([Message(TOPIC, _CHAMPION, value, headers)])
-    finally:
-        await publisher.close()
+
+    async def send() -> None:
+        publisher = Publisher(kafka)
+        try:
+            await publisher.publish([Message(TOPIC, _CHAMPION, value, headers)])
+        finally:
+            await publisher.close()
+
+    asyncio.run(send())
 
 
 async def pull(

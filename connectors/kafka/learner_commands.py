@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -100,14 +101,13 @@ def rollback(
     ] = None,
 ) -> None:
     """Make the former champion the champion again; the learner goes on from it."""
-    import asyncio
-
     from connectors.checkpoints import roll_back_champion
     from connectors.kafka.checkpoints import tell_rollback
     from connectors.kafka.live_settings import load_live
 
     core, kafka, worker = load_live(settings)
-    home = (directory or Path(worker.data) / "learner") if live else out
-    former, now = roll_back_champion(home / "checkpoints", core)
     if live:
-        asyncio.run(tell_rollback(kafka, former=former, now=now))
+        home = directory or Path(worker.data) / "learner"
+        roll_back_champion(home / "checkpoints", core, partial(tell_rollback, kafka))
+    else:
+        roll_back_champion(out / "checkpoints", core)

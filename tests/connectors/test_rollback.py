@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from connectors.cli import app
+from connectors.cli import Exit, _code_of, app
 from learners import checkpoint
 from learners.continual import Learner
 from learners.signing import write_pair
@@ -53,6 +55,21 @@ def test_signatures_are_verified_on_request(home, tmp_path):
     assert (0, 2) == (ours.exit_code, ours.output.count("sound"))
     assert "signing.trusted" in made.output
     assert (7, 0) == (others.exit_code, others.output.count("sound"))
+
+
+def test_a_rollback_that_cannot_be_told_changes_nothing(home, tmp_path):
+    """With the brokers away the champion stays, so that who tries again goes back by one."""
+    shutil.copytree(home / "checkpoints", tmp_path / "checkpoints")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = tmp_path / "driftline.toml"
+    settings.write_text(f'[kafka]\nbootstrap_servers = ["127.0.0.1:{port}"]\n')
+    before = checkpoint.champion(home / "checkpoints")
+    done = run("rollback", "--live", "--settings", settings, "--directory", tmp_path)
+
+    assert Exit.BUS == _code_of(done.exception)
+    assert before == checkpoint.champion(tmp_path / "checkpoints")
+    assert {} == checkpoint.rolled_back(tmp_path / "checkpoints")
 
 
 def test_a_rollback_names_both(home):

@@ -316,7 +316,7 @@ def test_a_rollback_is_told_on_the_topic(finished):
     """Who reads the topic finds the former champion named, and what it stands in for."""
     kafka = replace(finished.kafka, topic_prefix=f"{finished.kafka.topic_prefix}back.")
     create(kafka)
-    asyncio.run(tell_rollback(kafka, former="bad", now="good"))
+    tell_rollback(kafka, "bad", "good")
     consumer = KafkaConsumer(
         topic(kafka),
         bootstrap_servers=kafka.bootstrap_servers,
