@@ -131,8 +131,7 @@ class Learner:
             taught = sequences.take(rows)
             trained = self._train(taught, teachable.take(rows), seeds, known=known)
             with checkpoint.alone(self.checkpoints) if self.checkpoints else nullcontext():
-                trained = self._unless_rolled_back(trained)
-                packed = self._publish(trained, window)
+                trained, packed = self._publish(self._unless_rolled_back(trained), window)
             self._remember(taught, sequences.take(np.flatnonzero(held)), trained, seeds)
             retention = self._ask()
         return self._report(window, standing, trained, packed, retention)
@@ -298,11 +297,13 @@ class Learner:
 
     def _unless_rolled_back(self, trained: _Trained) -> _Trained:
         """Reject a challenger whose parent was rolled back while it was trained."""
-        hops = checkpoint.rolled_back(self.checkpoints) if self.checkpoints else {}
-        if trained.challenger is None or self.champion_id not in hops:
+        if trained.challenger is None or not self._was_rolled_back(self.champion_id):
             return trained
         reason = f"{self.champion_id}, which it was trained from, was rolled back meanwhile"
         return replace(trained, verdict=Verdict(decision="rejected", reason=reason))
+
+    def _was_rolled_back(self, number: str | None) -> bool:
+        return self.checkpoints is not None and number in checkpoint.rolled_back(self.checkpoints)
 
     def _past(self) -> Batch:
         exemplars = self.anchors.sequences
@@ -312,10 +313,15 @@ class Learner:
             exemplars, last[exemplars.lengths > 1][:most], self.settings.learning.model.max_length
         )
 
-    def _publish(self, trained: _Trained, window: Window) -> str | None:
+    def _publish(self, trained: _Trained, window: Window) -> tuple[_Trained, str | None]:
+        """Write the checkpoint, if there is one, and promote it; return its id.
+
+        A window that is learnt again after a crash gives the same id: where that was rolled back
+        since, it is rejected, under that same id.
+        """
         self.sources |= window.sources
         if trained.challenger is None or trained.metrics is None:
-            return None
+            return trained, None
         packed = checkpoint.pack(
             checkpoint.Manifest(
                 parent=self.champion_id,
@@ -336,11 +342,15 @@ class Learner:
         )
         if self.checkpoints is not None:
             checkpoint.write(self.checkpoints, packed)
+        number = packed.manifest.id
+        if self._was_rolled_back(number):
+            verdict = Verdict(decision="rejected", reason=f"{number} was rolled back")
+            return replace(trained, verdict=verdict), number
         if trained.verdict.decision == "promoted":
-            self.champion, self.champion_id = trained.challenger, packed.manifest.id
+            self.champion, self.champion_id = trained.challenger, number
             if self.checkpoints is not None:
-                checkpoint.point(self.checkpoints, self.champion_id)
-        return packed.manifest.id
+                checkpoint.point(self.checkpoints, number)
+        return trained, number
 
     def _count(self, sequences: Sequences, window: Window, absorbed: int) -> None:
         passed = window.end - self.until if self.until else 0

@@ -210,6 +210,26 @@ def test_a_rollback_while_a_challenger_is_trained_holds(tmp_path):
     assert fourth.checkpoint == checkpoint.champion(tmp_path)
 
 
+def test_a_champion_rolled_back_before_its_window_is_learnt_again_stays_away(tmp_path):
+    """Learnt again after a crash, the window gives the same checkpoint, and no champion."""
+    settings = quick(gate_tolerance=1.0, gate_forgetting=1.0)
+    learner = Learner(settings, checkpoints=tmp_path / "checkpoints")
+    first = learner.learn(week(0))
+    learner.save(tmp_path)
+    second = learner.learn(week(1))
+    checkpoint.roll_back(tmp_path / "checkpoints")
+    resumed = Learner.load(tmp_path, settings, checkpoints=tmp_path / "checkpoints")
+    again, third = resumed.learn(week(1)), resumed.learn(week(2))
+
+    assert (second.checkpoint, first.checkpoint) == (again.checkpoint, again.champion)
+    assert ("rejected", f"{second.checkpoint} was rolled back") == (again.decision, again.reason)
+    made = checkpoint.load(tmp_path / "checkpoints" / third.checkpoint).manifest
+    assert first.checkpoint == made.parent
+    kept = resumed.recipe.replay.sequences
+    last = kept.times[kept.starts[1:] - 1] // WEEK
+    assert {0, 2} == set(last.tolist())
+
+
 def test_after_a_rollback_weights_are_held_where_the_champion_has_them(tmp_path):
     """Consolidation pulls towards the champion of before, not the one that was rolled back."""
     settings = quick(ewc=10.0, ewc_samples=16, gate_tolerance=1.0, gate_forgetting=1.0)
