@@ -106,6 +106,7 @@ class LearningStage:
 
         The model's weights, and sums over all users, stay as they are.
         """
+        self.forget_former()  # a crash may have left it, with the user in it
         self._learner.forget(user)
         if self.state:
             self._learner.save(self._directory / self.state)

@@ -88,7 +88,7 @@ class LearnerFiles:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other learners out.
+        """Keep other learners out, and delete what one that was killed left half written.
 
         Raises:
             LearnerFilesError: one is in already.
@@ -101,4 +101,5 @@ class LearnerFiles:
                     f"another learner is at work in {self.directory}: stop it, or name another "
                     "directory"
                 ) from None
+            self.spool.remove_torn()
             yield

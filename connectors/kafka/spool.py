@@ -82,6 +82,11 @@ class Spool:
         if path is not None:
             path.unlink()
 
+    def remove_torn(self) -> None:
+        """Delete what a crash left half written; nobody may be writing meanwhile."""
+        for path in self._directory.glob("*.tmp"):
+            path.unlink()
+
     def forget(self, user: str) -> None:
         """Drop a user's clicks from all windows here; a second time where a first was cut off.
 
