@@ -99,19 +99,26 @@ def topic(kafka: Kafka) -> str:
 
 
 async def publish(
-    publisher: Publisher, lesson: Lesson, packed: Checkpoint | None, *, end: int, weights: str = ""
+    publisher: Publisher,
+    lesson: Lesson,
+    packed: Checkpoint | None,
+    *,
+    end: int,
+    checkpoints: Path,
+    weights: str = "",
 ) -> None:
     """Send what a window gave rise to; return when the brokers have all of it.
 
     1. The weights: chunks on the topic, or a file below the address `weights`.
     2. Alerts and the manifest with the report.
-    3. If the checkpoint was promoted, the champion.
+    3. If the checkpoint was promoted, and not rolled back meanwhile, the champion.
 
     Args:
         publisher: sends it.
         lesson: what was learnt.
         packed: the checkpoint, if there is one.
         end: of the window, in milliseconds.
+        checkpoints: the directory that names the champion; nobody can roll back while it is sent.
         weights: an fsspec address; empty sends chunks.
 
     Raises:
@@ -130,7 +137,9 @@ async def publish(
     messages = [*map(alert_message, lesson.alerts), _learned_message(learned, end)]
     await publisher.publish(messages)
     if packed is not None and packed.manifest.decision == "promoted":
-        await publisher.publish([_champion_message(packed.manifest)])
+        with checkpoint.alone(checkpoints):
+            if checkpoint.champion(checkpoints) == packed.manifest.id:
+                await publisher.publish([_champion_message(packed.manifest)])
 
 
 async def published(kafka: Kafka) -> tuple[list[Learned], str | None]:

@@ -103,10 +103,13 @@ def _erase(task: Task, files: LearnerFiles, learning: LearningStage, work: Work)
 
 
 async def _publish(task: Task, directory: Path, lesson: Lesson, end: int) -> None:
-    name = lesson.report.checkpoint
-    packed = checkpoint.load(directory / "checkpoints" / name) if name else None
+    name, home = lesson.report.checkpoint, directory / "checkpoints"
+    packed = checkpoint.load(home / name) if name else None
     await _persist(
-        task, lambda publisher: publish(publisher, lesson, packed, end=end, weights=task.weights)
+        task,
+        lambda publisher: publish(
+            publisher, lesson, packed, end=end, checkpoints=home, weights=task.weights
+        ),
     )
 
 

@@ -280,11 +280,19 @@ def test_weights_may_travel_by_address(finished, tmp_path):
     create(kafka)
     learned = finished.learned()[0]
     packed = checkpoint.load(finished.directory / "checkpoints" / learned.manifest.id)
+    checkpoint.point(tmp_path, packed.manifest.id)
 
     async def send_all() -> None:
         publisher = Publisher(kafka)
         lesson, end = Lesson(report=learned.report, alerts=[]), learned.manifest.window_end
-        await publish(publisher, lesson, packed, end=end, weights=f"file://{tmp_path}/store")
+        await publish(
+            publisher,
+            lesson,
+            packed,
+            end=end,
+            checkpoints=tmp_path,
+            weights=f"file://{tmp_path}/store",
+        )
         await publisher.close()
 
     asyncio.run(send_all())
@@ -328,6 +336,25 @@ def test_a_rollback_is_told_on_the_topic(finished):
 
     assert ("good", "bad") == (message["id"], message["instead_of"])
     assert ([], "good") == asyncio.run(published(kafka))
+
+
+def test_what_was_rolled_back_before_it_was_sent_is_sent_as_no_champion(finished, tmp_path):
+    """While brokers are away, as long as that takes, a rollback holds; the report is sent."""
+    kafka = replace(finished.kafka, topic_prefix=f"{finished.kafka.topic_prefix}late.")
+    create(kafka)
+    learned = next(one for one in finished.learned() if "promoted" == one.report.decision)
+    packed = checkpoint.load(finished.directory / "checkpoints" / learned.manifest.id)
+    checkpoint.point(tmp_path, "parent")
+
+    async def send_all() -> None:
+        publisher = Publisher(kafka)
+        lesson, end = Lesson(report=learned.report, alerts=[]), learned.manifest.window_end
+        await publish(publisher, lesson, packed, end=end, checkpoints=tmp_path)
+        await publisher.close()
+
+    asyncio.run(send_all())
+    everything, champion = asyncio.run(published(kafka))
+    assert ([packed.manifest], None) == ([one.manifest for one in everything], champion)
 
 
 def test_an_unknown_checkpoint_is_told(finished, tmp_path):
