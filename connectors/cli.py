@@ -48,6 +48,8 @@ _CODES = {
     "BusError": Exit.BUS,
     "CheckpointError": Exit.CORRUPT,
     "StateError": Exit.CORRUPT,
+    "SpoolError": Exit.CORRUPT,
+    "WireError": Exit.CORRUPT,
     "KeyFileError": Exit.SETTINGS,
 }
 """By the names of the errors: importing their classes would take seconds."""

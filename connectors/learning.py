@@ -11,6 +11,7 @@ from connectors.seen import Seen
 from learners import checkpoint
 from learners.continual import Learner, Report
 from learners.staleness import CONFIDENCE
+from learners.state import FILE
 from pipeline.drift import alert_id
 from pipeline.events import AlertKind, DriftAlert, Guarantee, SourcePosition
 from pipeline.settings import Settings
@@ -34,8 +35,12 @@ class Lesson:
 
 def newest_state(directory: Path) -> Path | None:
     """Return where the learner's newest state is, below a driver's directory; None without one."""
-    ends = [int(folder.name) for folder in directory.glob(f"{_STATES}/*") if folder.name.isdigit()]
-    return directory / _STATES / str(max(ends)) if ends else None
+    return max(states(directory), key=lambda folder: int(folder.name), default=None)
+
+
+def states(directory: Path) -> list[Path]:
+    """Return where states are, below a driver's directory; a torn one, of a crash, is none."""
+    return sorted(path.parent for path in directory.glob(f"{_STATES}/[0-9]*/{FILE}"))
 
 
 class LearningStage:

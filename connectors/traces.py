@@ -22,14 +22,19 @@ def learner_traces(directory: Path, user: str) -> Iterator[tuple[str, int]]:
         SpoolError: a window that waits is.
     """
     from connectors.kafka.spool import Spool  # noqa: PLC0415  torch and Arrow take seconds
+    from connectors.learning import states  # noqa: PLC0415
     from learners import state  # noqa: PLC0415
 
     if (directory / "windows").exists():
-        spool = Spool(directory / "windows")
-        waiting = [spool.get(end).clicks.user for end in spool.ends()]
+        waiting = [window.clicks.user for window in Spool(directory / "windows").all()]
         yield f"{directory / 'windows'}", sum(user in column.values for column in waiting)
-    for folder in sorted((directory / "learner").glob("*")):
-        kept = state.read(folder)
+    for folder in states(directory):
+        try:
+            kept = state.read(folder)
+        except state.StateError:
+            if not (folder / state.FILE).exists():  # a later one is there by now
+                continue
+            raise
         named = [text for name, text in kept.texts.items() if name not in _OTHER_NAMES]
         yield str(folder), sum(text.count(user) for text in named if isinstance(text, list))
         yield str(folder / "seen"), int(Seen.load(folder).first(user) is not None)

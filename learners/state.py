@@ -21,7 +21,7 @@ from learners.counts import Counts
 from learners.sequences import Sequences
 
 _TEXT = "json"
-_FILE = "learner.state"  # the SHA-256 of what follows, then safetensors
+FILE = "learner.state"  # the SHA-256 of what follows, then safetensors
 
 
 class StateError(ValueError):
@@ -95,7 +95,7 @@ def write(directory: Path, state: State) -> None:
     tensors = {**state.tensors, _TEXT: torch.frombuffer(bytearray(text), dtype=torch.uint8)}
     content = safetensors.torch.save(tensors)
     digest = hashlib.sha256(content).digest()
-    replace(directory / _FILE, digest + content)
+    replace(directory / FILE, digest + content)
 
 
 def read(directory: Path) -> State:
@@ -104,7 +104,7 @@ def read(directory: Path) -> State:
     Raises:
         StateError: it is not there or damaged.
     """
-    path = directory / _FILE
+    path = directory / FILE
     try:
         stored = path.read_bytes()
     except OSError as error:

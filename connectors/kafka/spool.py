@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,18 @@ class Spool:
         if path is None:
             raise SpoolError(f"{self._directory} holds no window that ends at {end}")
         return _read(path)
+
+    def all(self) -> Iterator[Window]:
+        """Read all windows, in order; those that are learnt meanwhile are passed over.
+
+        Raises:
+            SpoolError: the content of one is not what was written.
+        """
+        for end in self.ends():
+            while (path := self._path(end)) is not None:
+                with suppress(FileNotFoundError):  # learnt, or written anew without a user
+                    yield _read(path)
+                    break
 
     def remove(self, end: int) -> None:
         """Delete a window, if it is here."""

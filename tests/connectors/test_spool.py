@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from clicks import clicks
 
+from connectors.cli import Exit, _code_of
 from connectors.kafka.spool import Spool, SpoolError
 from pipeline.windows import Window
 
@@ -58,8 +59,23 @@ def test_a_damaged_window_is_refused(tmp_path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(SpoolError, match="damaged"):
+    with pytest.raises(SpoolError, match="damaged") as error:
         spool.get(10)
+    assert Exit.CORRUPT == _code_of(error.value)
+
+
+def test_a_window_that_is_learnt_while_all_are_read_is_passed_over(tmp_path):
+    """One that is written anew meanwhile, without a user, is read as it is then."""
+    spool = Spool(tmp_path)
+    for end in (10, 20, 30):
+        spool.put(window(end))
+    windows = spool.all()
+    first = next(windows)
+    spool.remove(20)
+    spool.forget("anna")
+    rest = list(windows)
+    assert [10, 30] == [one.end for one in [first, *rest]]
+    assert "anna" not in rest[0].clicks.user.values
 
 
 def test_a_user_leaves_every_window(tmp_path):
