@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -162,11 +162,13 @@ def verify(checkpoint: Checkpoint, where: str, trusted: Collection[str] = ()) ->
 def write(directory: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint below a directory, in one step that is seen whole or not at all.
 
-    Returns where it lies. The same checkpoint written twice is one.
+    Returns where it lies. The same checkpoint written twice is one; what differs is replaced.
     """
     home = directory / checkpoint.manifest.id
     if home.exists():
-        return home
+        with suppress(CheckpointError):
+            if load(home) == checkpoint:
+                return home
     temporary = directory / f".{checkpoint.manifest.id}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -174,6 +176,7 @@ def write(directory: Path, checkpoint: Checkpoint) -> Path:
     _put(temporary / _VOCABULARY, checkpoint.vocabulary)
     _put(temporary / _MANIFEST, msgspec.json.encode(checkpoint.manifest))
     _sync(temporary)
+    shutil.rmtree(home, ignore_errors=True)
     temporary.rename(home)
     _sync(directory)
     return home

@@ -70,6 +70,15 @@ def test_what_a_crash_left_behind_is_replaced(tmp_path):
     assert made() == checkpoint.load(checkpoint.write(tmp_path, made()))
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.json", "manifest.json"])
+def test_a_damaged_copy_is_replaced(tmp_path, name):
+    """Who fetches a checkpoint again has it whole."""
+    home = checkpoint.write(tmp_path, made())
+    (home / name).write_bytes(b"damaged")
+
+    assert made() == checkpoint.load(checkpoint.write(tmp_path, made()))
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.json"])
 @pytest.mark.parametrize("place", [0, 9, -1])
 def test_a_flipped_bit_is_refused(tmp_path, name, place):
