@@ -44,10 +44,15 @@ def show_checkpoints(directory: Path) -> None:
 
 
 def check_checkpoints(directory: Path, settings: Settings) -> bool:
-    """Verify every checkpoint; say which are damaged and how."""
+    """Verify every checkpoint; say which are damaged and how, or that the champion is missing."""
     sound = True
-    keys = trusted(settings.signing.trusted)
-    for home in _checkpoint_homes(directory):
+    keys, homes = trusted(settings.signing.trusted), _checkpoint_homes(directory)
+    named = champion(directory)
+    if named is not None and named not in [home.name for home in homes]:
+        sound = False
+        told = f"{directory}: champion {named} is not there: fetch it again"
+        _err.print(f"[red]refused[/] {escape(told)}", highlight=False, soft_wrap=True)
+    for home in homes:
         try:
             signed = load(home, keys).manifest.key
         except CheckpointError as error:

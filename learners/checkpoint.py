@@ -186,7 +186,8 @@ def load(home: Path, trusted: Collection[str] = ()) -> Checkpoint:
     """Read a checkpoint and check it; see `verify`.
 
     Raises:
-        CheckpointError: it is not there, not readable, damaged, or not signed as it should be.
+        CheckpointError: it is not there, not readable, damaged, not the one that its directory is
+            named by, or not signed as it should be.
     """
     try:
         text = (home / _MANIFEST).read_bytes()
@@ -204,6 +205,10 @@ def load(home: Path, trusted: Collection[str] = ()) -> Checkpoint:
             "fetch the checkpoint again"
         )
     verify(checkpoint, str(home), trusted)
+    if manifest.id != home.name:
+        raise CheckpointError(
+            f"{home} holds checkpoint {manifest.id}, not the one it is named by; fetch that again"
+        )
     return checkpoint
 
 

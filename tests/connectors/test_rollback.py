@@ -57,6 +57,17 @@ def test_signatures_are_verified_on_request(home, tmp_path):
     assert (7, 0) == (others.exit_code, others.output.count("sound"))
 
 
+def test_a_champion_that_is_not_there_is_told(home, tmp_path):
+    """All checkpoints are sound, but the one to serve is missing."""
+    shutil.copytree(home / "checkpoints", tmp_path / "checkpoints")
+    champion = checkpoint.champion(tmp_path / "checkpoints")
+    shutil.rmtree(tmp_path / "checkpoints" / champion)
+    done = run("verify", "--out", tmp_path)
+
+    assert (7, 1) == (done.exit_code, done.output.count("sound"))
+    assert f"champion {champion} is not there" in done.stderr
+
+
 def test_a_rollback_that_cannot_be_told_changes_nothing(home, tmp_path):
     """With the brokers away the champion stays, so that who tries again goes back by one."""
     shutil.copytree(home / "checkpoints", tmp_path / "checkpoints")

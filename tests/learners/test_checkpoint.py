@@ -79,6 +79,14 @@ def test_a_damaged_copy_is_replaced(tmp_path, name):
     assert made() == checkpoint.load(checkpoint.write(tmp_path, made()))
 
 
+def test_a_checkpoint_under_the_name_of_another_is_refused(tmp_path):
+    """Sound and signed, it still is not what its directory's name says."""
+    home = checkpoint.write(tmp_path, made())
+    other = home.rename(tmp_path / made("better").manifest.id)
+    with pytest.raises(CheckpointError, match=f"{other} holds checkpoint {home.name}"):
+        checkpoint.load(other)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.json"])
 @pytest.mark.parametrize("place", [0, 9, -1])
 def test_a_flipped_bit_is_refused(tmp_path, name, place):
