@@ -260,8 +260,11 @@ def _content(packed: Checkpoint, weights: str) -> Content:
     if not weights:
         return replace(content, chunks=[_hash(piece) for piece in _pieces(packed)])
     address = f"{weights.rstrip('/')}/{packed.manifest.id}"
-    with fsspec.open(address, "wb") as file:
-        file.write(packed.weights + packed.vocabulary)
+    try:
+        with fsspec.open(address, "wb") as file:
+            file.write(packed.weights + packed.vocabulary)
+    except Exception as error:  # file systems raise what they like, such as of wrong credentials
+        raise OSError(f"cannot write the weights to {address}: {error}") from error
     return replace(content, address=address)
 
 

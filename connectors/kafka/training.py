@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from asyncio.subprocess import PIPE, Process
 from typing import Any
@@ -16,6 +17,8 @@ from connectors.kafka.settings import Kafka
 from connectors.kafka.spool import Spool
 from pipeline.settings import Settings, SettingsError
 from pipeline.windows import Window
+
+_PASSWORD = re.compile("://[^/@]*:[^@]*@")
 
 STOP_SECONDS = 10.0
 """How long the process may take to end when its input has."""
@@ -47,9 +50,14 @@ def check_address(weights: str) -> None:
     """Check that what an fsspec address needs is installed; nothing is written.
 
     Raises:
-        SettingsError: it is not, or no file system goes by that name.
+        SettingsError: it is not, no file system goes by that name, or the address bears a password.
     """
     for link in weights.split("::"):
+        if _PASSWORD.search(link):
+            raise SettingsError(
+                "--weights bears a password, and manifests would tell it to all who read the "
+                "topic: give it by the file system's own environment variables or files"
+            )
         try:
             fsspec.get_filesystem_class(split_protocol(link)[0])
         except (ImportError, ValueError) as error:
