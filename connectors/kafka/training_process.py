@@ -22,12 +22,11 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Awaitable, Callable
+from io import FileIO
 from pathlib import Path
 from queue import SimpleQueue
-from typing import BinaryIO
 
 import msgspec
 from aiokafka.errors import KafkaError
@@ -57,9 +56,11 @@ def main() -> None:
     os.dup2(2, 1)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     os.nice(NICENESS)
-    task = decode_task(sys.stdin.buffer.readline())
+    # Unbuffered: Python aborts where a thread still waits for a buffered input as it ends.
+    given = os.fdopen(0, "rb", buffering=0, closefd=False)
+    task = decode_task(given.readline())
     lines: SimpleQueue[int | Work] = SimpleQueue()
-    threading.Thread(target=_listen, args=(sys.stdin.buffer, lines), daemon=True).start()
+    threading.Thread(target=_listen, args=(given, lines), daemon=True).start()
     files = LearnerFiles(Path(task.directory))
     with checkpoint.locked(files.directory / "training.lock"):  # one may be left over, still ending
         learning = LearningStage(task.settings, files.directory, files.learnt())
@@ -128,7 +129,7 @@ async def _persist(task: Task, say: Callable[[Publisher], Awaitable[None]]) -> N
             await publisher.close()
 
 
-def _listen(given: BinaryIO, lines: SimpleQueue[int | Work]) -> None:
+def _listen(given: FileIO, lines: SimpleQueue[int | Work]) -> None:
     for line in given:
         lines.put(msgspec.json.decode(line, type=int | Work))
     os._exit(0)  # in the midst of training, too: the window is trained again
