@@ -11,7 +11,7 @@ from connectors.seen import Seen
 from learners import checkpoint
 from learners.continual import Learner, Report
 from learners.staleness import CONFIDENCE
-from learners.state import FILE
+from learners.state_file import FILE
 from pipeline.drift import alert_id
 from pipeline.events import AlertKind, DriftAlert, Guarantee, SourcePosition
 from pipeline.settings import Settings

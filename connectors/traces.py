@@ -24,6 +24,7 @@ def learner_traces(directory: Path, user: str) -> Iterator[tuple[str, int]]:
     from connectors.kafka.spool import Spool  # noqa: PLC0415  torch and Arrow take seconds
     from connectors.learning import states  # noqa: PLC0415
     from learners import state  # noqa: PLC0415
+    from learners.state_file import FILE, StateError  # noqa: PLC0415
 
     if (directory / "windows").exists():
         waiting = [window.clicks.user for window in Spool(directory / "windows").all()]
@@ -31,8 +32,8 @@ def learner_traces(directory: Path, user: str) -> Iterator[tuple[str, int]]:
     for folder in states(directory):
         try:
             kept = state.read(folder)
-        except state.StateError:
-            if not (folder / state.FILE).exists():  # a later one is there by now
+        except StateError:
+            if not (folder / FILE).exists():  # a later one is there by now
                 continue
             raise
         named = [text for name, text in kept.texts.items() if name not in _OTHER_NAMES]

@@ -6,7 +6,6 @@ does not outlive a window.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,11 @@ from torch import Tensor
 from learners.checkpoint import replace
 from learners.counts import Counts
 from learners.sequences import Sequences
+from learners.state_file import FILE, StateError, seal, unseal
+
+__all__ = ["State", "StateError", "read", "write"]
 
 _TEXT = "json"
-FILE = "learner.state"  # the SHA-256 of what follows, then safetensors
-
-
-class StateError(ValueError):
-    """A learner's saved state is missing, damaged, or of other settings."""
 
 
 class State:
@@ -93,9 +90,7 @@ def write(directory: Path, state: State) -> None:
     """Write a state, in one step that is seen whole or not at all."""
     text = msgspec.json.encode(state.texts, order="sorted")
     tensors = {**state.tensors, _TEXT: torch.frombuffer(bytearray(text), dtype=torch.uint8)}
-    content = safetensors.torch.save(tensors)
-    digest = hashlib.sha256(content).digest()
-    replace(directory / FILE, digest + content)
+    replace(directory / FILE, seal(safetensors.torch.save(tensors)))
 
 
 def read(directory: Path) -> State:
@@ -104,17 +99,6 @@ def read(directory: Path) -> State:
     Raises:
         StateError: it is not there or damaged.
     """
-    path = directory / FILE
-    try:
-        stored = path.read_bytes()
-    except OSError as error:
-        raise StateError(f"cannot read the learner's state {path}: {error}") from None
-    digest, content = stored[:32], stored[32:]
-    if hashlib.sha256(content).digest() != digest:
-        raise StateError(
-            f"{path} is damaged: its hash differs from the one stored; "
-            "remove it, and the learner starts over from the event log"
-        )
-    tensors = safetensors.torch.load(content)
+    tensors = safetensors.torch.load(unseal(directory))
     text = bytes(tensors.pop(_TEXT).numpy())
     return State(tensors, msgspec.json.decode(text))

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from connectors.kafka.spool import Spool
 from connectors.log import write_atomically
+from learners.state_file import unseal
 from pipeline.windows import WindowsState
 
 
@@ -45,18 +46,35 @@ class LearnerFiles:
         self.spool = Spool(directory / "windows")
 
     def learnt(self) -> str:
-        """Return the name of the learner's state to start from; empty to start anew."""
-        path = self.directory / "learnt"
-        return path.read_text() if path.exists() else ""
+        """Return the name of the learner's state to start from; empty to start anew.
+
+        Raises:
+            LearnerFilesError: what was recorded is damaged.
+        """
+        return self._number("learnt")
+
+    def check(self) -> None:
+        """Check the learner's state to start from, if there is one.
+
+        Raises:
+            LearnerFilesError: which one that is, is damaged.
+            StateError: the state itself is not there or damaged.
+        """
+        learnt = self.learnt()
+        if learnt:
+            unseal(self.directory / "learner" / learnt)
 
     def record(self, state: str) -> None:
         """Make a state the one to start from."""
         write_atomically(self.directory / "learnt", state.encode())
 
     def erased(self) -> int:
-        """Return the offset of the erasures at which to go on."""
-        path = self.directory / "erased"
-        return int(path.read_text()) if path.exists() else 0
+        """Return the offset of the erasures at which to go on.
+
+        Raises:
+            LearnerFilesError: what was recorded is damaged.
+        """
+        return int(self._number("erased") or 0)
 
     def record_erased(self, offset: int) -> None:
         """Note that all erasures before an offset were carried out."""
@@ -66,11 +84,15 @@ class LearnerFiles:
         """Return where to go on consuming; windows that are here or learnt count as closed.
 
         Raises:
-            LearnerFilesError: the directory is of another topic or of other settings.
+            LearnerFilesError: the directory is of another topic or of other settings, or what
+                was recorded is damaged.
         """
         path = self.directory / "progress.json"
         if path.exists():
-            kept = msgspec.json.decode(path.read_bytes(), type=_Progress)
+            try:
+                kept = msgspec.json.decode(path.read_bytes(), type=_Progress)
+            except msgspec.DecodeError:
+                raise _damaged(path) from None
         else:
             kept = _Progress(topic=topic, settings=settings, windows=WindowsState())
         if (kept.topic, kept.settings) != (topic, settings):
@@ -103,3 +125,19 @@ class LearnerFiles:
                 ) from None
             self.spool.remove_torn()
             yield
+
+    def _number(self, name: str) -> str:
+        path = self.directory / name
+        if not path.exists():
+            return ""
+        content = path.read_bytes()
+        if not content.isdigit():
+            raise _damaged(path)
+        return content.decode()
+
+
+def _damaged(path: Path) -> LearnerFilesError:
+    return LearnerFilesError(
+        f"{path} is damaged: remove the learner's directory, and it starts over from the click "
+        "topic"
+    )

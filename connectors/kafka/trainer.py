@@ -49,6 +49,7 @@ from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.training import Task, Training, check_address
 from connectors.kafka.transport import batch_agent, batch_app
 from connectors.summary import iso
+from learners.signing import Signer, trusted
 from pipeline.settings import Settings
 from pipeline.windows import Windows, WindowsState
 
@@ -83,15 +84,20 @@ def run_learner(
         metrics_port: of /metrics, /healthz and /readyz on the loopback address; 0: nowhere.
 
     Raises:
-        LearnerFilesError: the directory is of another learner, or one is at work in it.
+        LearnerFilesError: the directory is of another learner, or one is at work in it, or a
+            file in it is damaged.
+        StateError: the learner's state is damaged.
+        KeyFileError: a key file that the settings name is none.
         BusError: no broker answers, or the click topic is not what the directory was made from.
         SettingsError: see `security.client_config` and `training.check_address`.
     """
     check_address(weights)
+    _check_keys(settings)
     kafka = replace(kafka, group=f"{kafka.group}-learner")
     files = LearnerFiles(directory)
     with files.alone():
         topic = kafka.clicks
+        files.check()
         state = files.progress(topic, settings.version)
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
@@ -114,6 +120,13 @@ def run_learner(
         faust.Worker(
             app, loop=loop, loglevel="INFO", redirect_stdouts=False
         ).execute_from_commandline()
+
+
+def _check_keys(settings: Settings) -> None:
+    """Read the key files that the training process is to read."""
+    if settings.signing.key:
+        Signer(Path(settings.signing.key))
+    trusted(settings.signing.trusted)
 
 
 class Gathering:

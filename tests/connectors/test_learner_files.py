@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from connectors.kafka.learner_files import LearnerFiles
+import socket
+
+import pytest
+from typer.testing import CliRunner
+
+from connectors.cli import Exit, _code_of, app
+from connectors.kafka.learner_files import LearnerFiles, LearnerFilesError
+from learners import state
+
+DAMAGE = {
+    "learner/10/learner.state": b"x" * 40,
+    "learnt": b"10\xff",
+    "progress.json": b"{",
+}
 
 
 def test_a_window_that_a_crash_has_torn_is_deleted(tmp_path):
@@ -14,3 +27,43 @@ def test_a_window_that_a_crash_has_torn_is_deleted(tmp_path):
         left = list((tmp_path / "windows").iterdir())
 
     assert [] == left
+
+
+def started(home, *lines):
+    """Start a learner without a broker, and return why it cannot go on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    toml = [*lines, "[kafka]", f'bootstrap_servers = ["127.0.0.1:{port}"]']
+    (home / "driftline.toml").write_text("\n".join(toml))
+    words = ["learner", "--settings", home / "driftline.toml", "--directory", home / "learner"]
+    return CliRunner().invoke(app, list(map(str, words))).exception
+
+
+def test_a_key_that_is_not_there_is_told_before_anything_is_read(tmp_path):
+    """The learner's own process says so, not the one that trains."""
+    error = started(tmp_path, "[signing]", 'key = "none.key"')
+
+    assert Exit.SETTINGS == _code_of(error)
+    assert "none.key is no readable Ed25519 key" in str(error)
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_told_before_anything_is_read(tmp_path, name):
+    """The message names the file, and that the whole directory has to go."""
+    home = tmp_path / "learner"
+    LearnerFiles(home).record("10")
+    state.write(home / "learner" / "10", state.State())
+    (home / name).write_bytes(DAMAGE[name])
+    error = started(tmp_path)
+
+    assert (Exit.CORRUPT if "state" in name else Exit.OUTPUT) == _code_of(error)
+    assert f"{home / name} is damaged" in str(error)
+    assert "directory" in str(error)
+
+
+def test_a_damaged_offset_of_erasures_is_told(tmp_path):
+    """No erasure is passed over for it."""
+    files = LearnerFiles(tmp_path)
+    (tmp_path / "erased").write_bytes(b"")
+    with pytest.raises(LearnerFilesError, match="erased is damaged"):
+        files.erased()
