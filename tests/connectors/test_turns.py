@@ -11,7 +11,9 @@ from connectors.kafka.transport import ConsumerThread, ReadOffsets
 
 def test_a_request_answered_after_a_rebalance_is_of_the_new_turn(monkeypatch):
     """Asked for in turn 1 and taken in turn 2, it begins where turn 2 reads: nobody else has it."""
-    consumer = SimpleNamespace(turn=1, hands_over_batches=lambda topic: topic == "clicks")
+    consumer = SimpleNamespace(
+        turn=1, hands_over_batches=lambda topic: topic == "clicks", note=lambda *_: None
+    )
 
     async def answer(*_, **__):
         consumer.turn = 2  # a rebalance, while the request waits
