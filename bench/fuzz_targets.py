@@ -25,6 +25,7 @@ from connectors.kafka.checkpoints import Champion, Learned
 from connectors.kafka.decoding import decode_records
 from connectors.kafka.live_settings import decode_live
 from connectors.kafka.partitions import Stamp
+from connectors.kafka.records import Records
 from connectors.kafka.restore import Followed
 from connectors.kafka.trend_stage import TrendProgress
 from connectors.prior_file import decode_prior
@@ -149,7 +150,7 @@ def _read_headers(batch: list[bytes]) -> int:
         ConsumerRecord("c", 0, at, _TIME, 0, b"anna", click, 0, 4, len(click), headers)
         for at, headers in enumerate(rows)
     ]
-    return _accounted(*decode_records(records, "c/0", Source()), batch)
+    return _accounted(*decode_records(Records.of(records), "c/0", Source()), batch)
 
 
 def _accounted(found: Clicks, rejects: list[Any], batch: list[bytes]) -> int:

@@ -278,10 +278,8 @@ def _within(sample: dict[int, _Sampled], symbols: Symbols, most: int) -> NDArray
 
 
 def _cut(sample: dict[int, _Sampled], most: int) -> None:
-    if len(sample) > most:
-        kept = _smallest(sample, most)
-        sample.clear()
-        sample.update(kept)
+    for number in sorted(sample)[most:]:
+        del sample[number]
 
 
 def _smallest(sample: dict[int, _Sampled], most: int) -> dict[int, _Sampled]:

@@ -11,6 +11,7 @@ from msgspec.structs import replace as replace_fields
 
 from connectors.kafka.decoding import decode_records
 from connectors.kafka.reading import TopicReader
+from connectors.kafka.records import Records
 from connectors.kafka.rekey import Origins
 from connectors.kafka.settings import Kafka
 from connectors.validate import Reject
@@ -64,7 +65,7 @@ def bus_batches(
             yield counted.take(rows), rejects.copy()
             rejects.clear()
         if rejects:
-            nothing, _ = decode_records([], topic, source or Source())
+            nothing, _ = decode_records(Records.of([]), topic, source or Source())
             yield nothing, rejects
 
 
@@ -91,8 +92,8 @@ class _Log:
     def fill(self) -> None:
         """Read on where nothing is at hand, up to the end of the partition."""
         while not len(self.keys) and not self.ended:
-            records = self._reader.next(self.number)
-            self.ended = not records
+            records = Records.of(self._reader.next(self.number))
+            self.ended = not len(records)
             self._clicks, wrong = decode_records(
                 self._origins.fresh(self._topic, records), self._name, self._source
             )

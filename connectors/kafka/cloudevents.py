@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-Headers = list[tuple[str, bytes]]
-
 
 def cloud_event(
     kind: str, number: str, time: int, *, source: str, content: str = "application/json"
-) -> Headers:
+) -> list[tuple[str, bytes]]:
     """Return the headers of a message.
 
     Args:

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import compress
-from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from connectors.envelope import Context, EnvelopeError, of_headers
-from connectors.kafka.records import Record, offsets_of, timestamps_of
+from connectors.kafka.records import Headers, Records
 from connectors.validate import Reject
 from connectors.wire import decode_clicks
 from pipeline.events import Clicks
 from pipeline.settings import Source
 
-_HEADERS = attrgetter("headers")
 
-
-def decode_records(
-    records: Sequence[Record], source: str, settings: Source
-) -> tuple[Clicks, list[Reject]]:
+def decode_records(records: Records, source: str, settings: Source) -> tuple[Clicks, list[Reject]]:
     """Decode records of one partition, in log order.
 
     An event further than `settings.ahead` ahead of the time that its record bears comes from a
@@ -36,11 +31,10 @@ def decode_records(
     Returns:
         The clicks that hold, and a reject for each record that does not, in log order.
     """
-    offsets = offsets_of(records)
-    contexts, refused = _contexts(records)
-    values = [record.value for record in records]
+    offsets, values = records.offsets, records.values
+    contexts, refused = _contexts(records.headers)
     clicks, rejects = decode_clicks(values, offsets, source, settings, contexts)
-    early = _ahead(records, np.searchsorted(offsets, clicks.position), clicks, settings)
+    early = _ahead(clicks, np.searchsorted(offsets, clicks.position), records, settings)
     further = {
         int(offsets[row]): Reject(
             source=source, position=int(offsets[row]), reason=reason, record=values[row]
@@ -55,12 +49,11 @@ def decode_records(
 
 
 def _contexts(
-    records: Sequence[Record],
+    headers: Sequence[Headers],
 ) -> tuple[dict[int, Context], dict[int, str]]:
     """Return by row what headers say, and why they cannot be read."""
     contexts: dict[int, Context] = {}
     refused: dict[int, str] = {}
-    headers = list(map(_HEADERS, records))
     for row in compress(range(len(headers)), headers):
         try:
             context = of_headers(headers[row])
@@ -73,13 +66,10 @@ def _contexts(
 
 
 def _ahead(
-    records: Sequence[Record],
-    rows: NDArray[np.int64],
-    clicks: Clicks,
-    settings: Source,
+    clicks: Clicks, rows: NDArray[np.int64], records: Records, settings: Source
 ) -> dict[int, str]:
     """Return the reason for each row that is ahead of its record; `rows` (n,) are the clicks'."""
-    sent = timestamps_of(records)[rows]
+    sent = records.timestamps[rows]
     early = np.flatnonzero((clicks.time > sent + settings.ahead) & (sent >= 0))
     return {
         int(rows[at]): f"the event is {(clicks.time[at] - sent[at]) / 3_600_000:,.0f} hours ahead "

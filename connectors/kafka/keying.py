@@ -21,6 +21,7 @@ from xxhash import xxh3_64_intdigest
 from connectors.kafka.consumer import Consumer
 from connectors.kafka.decoding import decode_records
 from connectors.kafka.metadata import partitions
+from connectors.kafka.records import Records
 from connectors.kafka.security import client_config
 from connectors.kafka.settings import Kafka
 from pipeline.events import Clicks
@@ -98,7 +99,9 @@ class KeyWatch:
         for _attempt in range(_TRIES):
             fetched = await consumer.getmany(at, timeout_ms=_WAIT_MS, max_records=LOOK)
             records = [record for record in fetched.get(at, []) if record.offset < end]
-            clicks, _rejects = decode_records(records, f"{at.topic}/{at.partition}", self._source)
+            clicks, _rejects = decode_records(
+                Records.of(records), f"{at.topic}/{at.partition}", self._source
+            )
             self._samples.setdefault(at.partition, Sample()).meet(clicks)
             if records or await consumer.position(at) >= end:
                 return

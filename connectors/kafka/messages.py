@@ -5,11 +5,10 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-proto
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from connectors.kafka.cloudevents import Headers, cloud_event
-from connectors.kafka.records import Record, RecordBatch
+from connectors.kafka.cloudevents import cloud_event
+from connectors.kafka.records import Headers, RecordBatch
 from connectors.kafka.topics import FORECASTS, LARGEST, ROLLUPS
 from connectors.validate import Reject
 from connectors.wire import encode_alert, encode_forecast, encode_profile, encode_rollup
@@ -33,7 +32,7 @@ class Message:
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+    headers: Headers
 
 
 def alert_message(alert: DriftAlert) -> Message:
@@ -81,10 +80,9 @@ def late_event(batch: RecordBatch, row: int) -> Message:
     return _set_aside(LATE, batch, row, TOO_LATE)
 
 
-def fitting(record: Record) -> tuple[bytes | None, Headers]:
+def fitting(key: bytes | None, value: bytes | None) -> tuple[bytes | None, Headers]:
     """Return a record's value, cut to what our topics take, and a header that tells of the cut."""
-    value = record.value
-    if value is None and record.key is None:  # a client cannot send what has neither
+    if value is None and key is None:  # a client cannot send what has neither
         return b"", []
     if value is None or len(value) <= LARGEST - _ROOM:
         return value, []
@@ -92,14 +90,15 @@ def fitting(record: Record) -> tuple[bytes | None, Headers]:
 
 
 def _set_aside(topic: str, batch: RecordBatch, row: int, reason: str) -> Message:
-    record = batch.records[row]
-    value, further = fitting(record)
+    records = batch.records
+    key = records.keys[row]
+    value, further = fitting(key, records.values[row])
     headers = [
-        *record.headers,
+        *records.headers[row],
         ("driftline-reason", reason.encode(errors="backslashreplace")),
         ("driftline-topic", batch.topic.encode()),
         ("driftline-partition", b"%d" % batch.partition),
-        ("driftline-offset", b"%d" % record.offset),
+        ("driftline-offset", b"%d" % records.offsets[row]),
         *further,
     ]
-    return Message(topic, record.key, value, headers)
+    return Message(topic, key, value, headers)

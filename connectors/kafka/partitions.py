@@ -216,17 +216,15 @@ class Partition:
 
     async def apply(self, batch: RecordBatch) -> list[Message]:
         """Decode a batch, apply it to the states, and return what is to be published."""
-        offsets = batch.offsets
+        offsets = batch.records.offsets
         self._tell_gap(int(offsets[0]))
         messages: list[Message] = []
         first = int(np.searchsorted(offsets, self.stamp.next))
         for start in range(first, len(batch), CHUNK):
-            rows = slice(start, start + CHUNK)
+            records = batch.records.slice(start, start + CHUNK)
             # 1. Decode.
             clicks, rejects = decode_records(
-                self.stamp.origins.fresh(batch.topic, batch.records[rows]),
-                self.source,
-                self._settings.source,
+                self.stamp.origins.fresh(batch.topic, records), self.source, self._settings.source
             )
             counting = self._erasures.counting(clicks, batch.partition)
             self.stamp.passed_over += len(clicks) - len(counting)
@@ -434,7 +432,7 @@ class Partition:
 
     def _dead_letters(self, rejects: list[Reject], batch: RecordBatch) -> list[Message]:
         self.stamp.dead_letters += len(rejects)
-        rows = np.searchsorted(batch.offsets, [reject.position for reject in rejects])
+        rows = np.searchsorted(batch.records.offsets, [reject.position for reject in rejects])
         return [
             dead_letter(reject, batch, row)
             for reject, row in zip(rejects, rows.tolist(), strict=True)
@@ -442,7 +440,7 @@ class Partition:
         ]
 
     def _late(self, late: list[int], batch: RecordBatch) -> list[Message]:
-        rows = np.searchsorted(batch.offsets, late).tolist()
+        rows = np.searchsorted(batch.records.offsets, late).tolist()
         return [
             late_event(batch, row)
             for row, position in zip(rows, late, strict=True)

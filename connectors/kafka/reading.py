@@ -17,7 +17,7 @@ from connectors.kafka.metadata import partitions
 from connectors.kafka.security import client_config
 from connectors.kafka.settings import Kafka
 
-Records = list[ConsumerRecord[bytes, bytes]]
+Fetched = list[ConsumerRecord[bytes, bytes]]
 _Result = TypeVar("_Result")
 _WAIT_MS = 500
 
@@ -45,7 +45,7 @@ class TopicReader:
         """The numbers of the partitions."""
         return sorted(tp.partition for tp in self._ends)
 
-    def next(self, partition: int) -> Records:
+    def next(self, partition: int) -> Fetched:
         """Return the next records of a partition, in order; none at its end."""
         tp = TopicPartition(self._topic, partition)
         end = self._ends[tp]
@@ -61,7 +61,7 @@ class TopicReader:
         while records := self.next(partition):
             yield from records
 
-    def follow(self) -> Iterator[tuple[int, Records]]:
+    def follow(self) -> Iterator[tuple[int, Fetched]]:
         """Wait for what comes, of all partitions; never ends."""
         while True:
             for tp, records in self._run(self._consumer.getmany(timeout_ms=_WAIT_MS)).items():

@@ -9,7 +9,6 @@ beyond the furthest seen of its partition was sent before, and whoever reads pas
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -17,7 +16,7 @@ from aiokafka.errors import KafkaError
 
 from connectors.kafka.decoding import decode_records
 from connectors.kafka.messages import fitting
-from connectors.kafka.records import Record, RecordBatch
+from connectors.kafka.records import Headers, RecordBatch, Records
 from connectors.kafka.sender import Sender, connect
 from connectors.kafka.settings import BY_USER, BusError, Kafka
 from pipeline.settings import Source
@@ -44,17 +43,19 @@ class Rekeying:
             BusError: the topic by user is not there, or does not take a record.
         """
         sender = self._sender = self._sender or await connect(self._kafka, self._kafka.clicks)
-        clicks, _ = decode_records(batch.records, batch.topic, self._source)
-        rows = np.searchsorted(batch.offsets, clicks.position).tolist()
+        records = batch.records
+        clicks, _ = decode_records(records, batch.topic, self._source)
+        rows = np.searchsorted(records.offsets, clicks.position).tolist()
         users = [clicks.user.values[code].encode() for code in clicks.user.codes.tolist()]
         keys = dict(zip(rows, users, strict=True))
         try:
-            for row, record in enumerate(batch.records):
-                value, further = fitting(record)
-                origin = (ORIGIN, b"%d:%d" % (batch.partition, record.offset))
-                own = [header for header in record.headers if header[0] != ORIGIN]
+            for row, offset in enumerate(records.offsets.tolist()):
+                key = records.keys[row]
+                value, further = fitting(key, records.values[row])
+                origin = (ORIGIN, b"%d:%d" % (batch.partition, offset))
+                own = [header for header in records.headers[row] if header[0] != ORIGIN]
                 headers = [*own, *further, origin]
-                await sender.send(keys.get(row, record.key), value, headers)
+                await sender.send(keys.get(row, key), value, headers)
             await sender.finish()
         except KafkaError as error:
             raise BusError(f"{self._kafka.clicks} did not take what was sent: {error}") from error
@@ -73,14 +74,15 @@ class Origins(msgspec.Struct, kw_only=True):
     repeated: int = 0
     """Records passed over."""
 
-    def fresh(self, topic: str, records: Sequence[Record]) -> Sequence[Record]:
+    def fresh(self, topic: str, records: Records) -> Records:
         """Leave out records that were sent before; those of other topics are all fresh."""
         if not topic.endswith(BY_USER):
             return records
-        return [record for record in records if self._is_fresh(record)]
+        told = enumerate(records.headers)
+        return records.take([row for row, headers in told if self._is_fresh(headers)])
 
-    def _is_fresh(self, record: Record) -> bool:
-        told = next((value or b"" for name, value in record.headers if name == ORIGIN), b"")
+    def _is_fresh(self, headers: Headers) -> bool:
+        told = next((value or b"" for name, value in headers if name == ORIGIN), b"")
         place = _ORIGIN.fullmatch(told)
         if place is None:
             return True

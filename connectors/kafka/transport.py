@@ -19,19 +19,20 @@ import gc
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import faust
-from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from faust.transport.drivers import TRANSPORTS, aiokafka
 from faust.types import TP, ConsumerMessage
 
-from connectors.kafka.records import Record, RecordBatch
+from connectors.kafka.fetching import Block, BlockFetcher
+from connectors.kafka.records import RecordBatch, Records
 from connectors.kafka.security import SCHEME, faust_config
 from connectors.kafka.settings import Kafka
 
@@ -122,28 +123,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 class _Fetched:
     """Records on their way from the client, and the turn that they were taken in."""
 
-    records: list[Any]
+    records: Records
     turn: int
-
-
-class _Parsed(PartitionRecords):  # type: ignore[misc]  # aiokafka ships no types for it
-    """Hands over records as parsed; the client would make another object of each, of 11 fields."""
-
-    def _consumer_record(self, _: TP, record: Record) -> Record:
-        return record
-
-
-class _Fetcher(Fetcher):  # type: ignore[misc]
-    """Fetches for the topics of batches without an object of the client's for each record."""
-
-    hands_over_batches: Callable[[str], bool]
-
-    async def _proc_fetch_request(self, *request: Any) -> Any:
-        has_news = await super()._proc_fetch_request(*request)
-        for tp, result in self._records.items():
-            if type(result) is FetchResult and self.hands_over_batches(tp.topic):
-                result._partition_records.__class__ = _Parsed  # noqa: SLF001  made deep inside
-        return has_news
 
 
 class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
@@ -164,8 +145,8 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         """Start the client, and have it fetch in our way."""
         await super().on_start()
         fetcher: Any = self._ensure_consumer()._fetcher  # noqa: SLF001  made as the client starts
-        fetcher.__class__ = _Fetcher
-        fetcher.hands_over_batches = cast("Consumer", self.consumer).hands_over_batches
+        fetcher.__class__ = BlockFetcher
+        fetcher.takes_blocks_of = cast("Consumer", self.consumer).hands_over_batches
 
     async def _fetch_records(self, *request: Any, **limits: Any) -> Any:
         """Take what was fetched, and note the turn in which it was taken.
@@ -177,11 +158,18 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         consumer = cast("Consumer", self.consumer)
         consumer.note(fetched, request[0])
         return {
-            tp: [_Fetched(records, consumer.turn)]
+            tp: list(_parts(found, consumer.turn, limits.get("max_records")))
             if consumer.hands_over_batches(tp.topic)
-            else records
-            for tp, records in fetched.items()
+            else found
+            for tp, found in fetched.items()
         }
+
+
+def _parts(blocks: Iterable[Block], turn: int, most: int | None) -> Iterator[_Fetched]:
+    records = Records.of(list(chain.from_iterable(blocks)))
+    step = most or len(records)
+    for start in range(0, len(records), step):
+        yield _Fetched(records.slice(start, start + step), turn)
 
 
 class ReadOffsets(dict[TP, int | None]):
@@ -237,8 +225,8 @@ class Consumer(aiokafka.Consumer):
         return ConsumerMessage(
             topic=tp.topic,
             partition=tp.partition,
-            offset=records[-1].offset,
-            timestamp=records[-1].timestamp / 1000,
+            offset=batch.end - 1,
+            timestamp=records.timestamps[-1] / 1000,
             timestamp_type=0,
             headers=None,
             key=None,
@@ -248,7 +236,7 @@ class Consumer(aiokafka.Consumer):
             generation_id=self.app.consumer_generation_id,
         )
 
-    def note(self, fetched: Mapping[TP, Sequence[Record]], client: Any) -> None:
+    def note(self, fetched: Mapping[TP, Sequence[Any]], client: Any) -> None:
         """Note how far the client has come with a fetch."""
         for tp, records in fetched.items():
             self._fetched[tp] = records[-1].offset + 1

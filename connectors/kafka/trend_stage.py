@@ -135,7 +135,8 @@ class TrendStage:
     async def _handle(self, batch: RecordBatch) -> None:
         messages: list[Message] = []
         sources = await self._patiently(self._sources)
-        for offset, value in zip(batch.offsets.tolist(), batch.values, strict=True):
+        records = batch.records
+        for offset, value in zip(records.offsets.tolist(), records.values, strict=True):
             if offset >= self._progress.stamp.next:
                 told = self._apply(offset, value, sources)
                 messages += told if offset >= self._published else []

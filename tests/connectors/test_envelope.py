@@ -10,6 +10,7 @@ from aiokafka import ConsumerRecord
 from connectors import wire
 from connectors.files import read
 from connectors.kafka.decoding import decode_records
+from connectors.kafka.records import Records
 from pipeline.settings import Source
 
 CLICK = {"user_id": "anna", "item_id": "lamp", "timestamp": 1_714_564_800}
@@ -33,7 +34,7 @@ def record(value, headers=(), *, offset=3, sent=TIME):
 
 
 def decode(*records, source=Source()):  # noqa: B008  settings are frozen
-    return decode_records(records, "t/0", source)
+    return decode_records(Records.of(records), "t/0", source)
 
 
 def headers(**attributes):

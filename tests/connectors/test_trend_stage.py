@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 
 from connectors.kafka import trend_stage
 from connectors.kafka.publisher import Publisher
-from connectors.kafka.records import RecordBatch
+from connectors.kafka.records import RecordBatch, Records
 from connectors.kafka.restore import aside, state_path
 from connectors.kafka.settings import Kafka
 from connectors.kafka.transport import Span
@@ -42,7 +42,7 @@ def batch(rollups, first=0):
         SimpleNamespace(offset=at, timestamp=0, key=b"", headers=(), value=encode_rollup(rollup))
         for at, rollup in enumerate(rollups, first)
     ]
-    return RecordBatch(TOPIC, 0, records, first + len(records))
+    return RecordBatch(TOPIC, 0, Records.of(records), first + len(records))
 
 
 @pytest.fixture

@@ -39,11 +39,11 @@ def main() -> None:
     async def note(batch: RecordBatch) -> None:
         began = time.monotonic()
         await asyncio.sleep(options.seconds_per_batch)
-        values = [value.decode() for value in batch.values]
+        values = [value.decode() for value in batch.records.values]
         if options.fail_at in values:
             raise RuntimeError(options.fail_at)
         line = {"topic": batch.topic, "partition": batch.partition, "values": values}
-        line |= {"offsets": batch.offsets.tolist(), "lag": batch.lag}
+        line |= {"offsets": batch.records.offsets.tolist(), "lag": batch.lag}
         line |= {"began": began, "ended": time.monotonic()}
         os.write(ledger, json.dumps(line).encode() + b"\n")
 

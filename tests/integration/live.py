@@ -24,7 +24,8 @@ from connectors.kafka.decoding import decode_records
 from connectors.kafka.live_settings import SETTINGS, load_live
 from connectors.kafka.partitions import Stamp
 from connectors.kafka.produce import produce, timed_records
-from connectors.kafka.reading import Records, TopicReader
+from connectors.kafka.reading import Fetched, TopicReader
+from connectors.kafka.records import Records
 from connectors.kafka.rollup_merge import RollupMerge
 from connectors.kafka.topics import create
 from connectors.store import Store
@@ -288,7 +289,7 @@ rekey = {str(rekey).lower()}
 class Offline:
     """What the engine says of the same partitions, read back from the bus one after the other."""
 
-    def __init__(self, live: Live, each: Callable[[int, Records], None] = lambda *_: None) -> None:
+    def __init__(self, live: Live, each: Callable[[int, Fetched], None] = lambda *_: None) -> None:
         """Replay; `each` is shown what is read, with the partition's number."""
         self.alerts: dict[str, object] = {}
         self.profiles: dict[str, object] = {}
@@ -314,8 +315,8 @@ class Offline:
         self.forecasts = {(f.category, f.made): f for o in outlooks for f in o.forecasts}
         self.judged_until = self._merge.state.closed
 
-    def _apply(self, engine: Engine, source: str, records: Records, stamp: Stamp) -> None:
-        fresh = stamp.origins.fresh(source.rpartition("/")[0], records)
+    def _apply(self, engine: Engine, source: str, records: Fetched, stamp: Stamp) -> None:
+        fresh = stamp.origins.fresh(source.rpartition("/")[0], Records.of(records))
         batch, rejects = decode_records(fresh, source, self._source)
         effects = engine.process(batch)
         self.alerts |= {alert.id: alert for alert in effects.alerts}

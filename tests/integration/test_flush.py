@@ -11,7 +11,7 @@ from connectors.kafka.decoding import decode_records
 from connectors.kafka.erasures import Erasures
 from connectors.kafka.partitions import Partition
 from connectors.kafka.produce import click_records
-from connectors.kafka.records import RecordBatch
+from connectors.kafka.records import RecordBatch, Records
 from connectors.kafka.restore import open_state
 from connectors.kafka.transport import Span
 from pipeline.engine import Engine
@@ -19,10 +19,12 @@ from pipeline.prior import UNIFORM
 from pipeline.settings import Settings
 
 SETTINGS = Settings()
-RECORDS = [
-    SimpleNamespace(offset=offset, timestamp=-1, key=key, value=value, headers=())
-    for offset, (key, value) in enumerate(click_records(shopping(40, seed=3)))
-]
+RECORDS = Records.of(
+    [
+        SimpleNamespace(offset=offset, timestamp=-1, key=key, value=value, headers=())
+        for offset, (key, value) in enumerate(click_records(shopping(40, seed=3)))
+    ]
+)
 HALF, ALL = len(RECORDS) // 2, len(RECORDS)
 
 
@@ -56,7 +58,7 @@ async def opened(kafka, changelog, path):
 
 
 async def apply(partition, kafka, start, end):
-    await partition.apply(RecordBatch(kafka.clicks, 0, RECORDS[start:end], ALL))
+    await partition.apply(RecordBatch(kafka.clicks, 0, RECORDS.slice(start, end), ALL))
 
 
 def test_states_are_read_from_the_flush_that_has_them(kafka, tmp_path):

@@ -15,7 +15,7 @@ from connectors.kafka.interest_stage import InterestStage
 from connectors.kafka.live_settings import Worker
 from connectors.kafka.partitions import Partition
 from connectors.kafka.produce import click_records
-from connectors.kafka.records import RecordBatch
+from connectors.kafka.records import RecordBatch, Records
 from connectors.kafka.restore import aside, open_state, state_path
 from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.transport import Span
@@ -24,10 +24,12 @@ from pipeline.prior import UNIFORM
 from pipeline.settings import Settings
 
 GONE = "user-3"
-RECORDS = [
-    SimpleNamespace(offset=offset, timestamp=-1, key=key, value=value, headers=())
-    for offset, (key, value) in enumerate(click_records(shopping(8, seed=3)))
-]
+RECORDS = Records.of(
+    [
+        SimpleNamespace(offset=offset, timestamp=-1, key=key, value=value, headers=())
+        for offset, (key, value) in enumerate(click_records(shopping(8, seed=3)))
+    ]
+)
 ALL = len(RECORDS)
 
 

@@ -11,7 +11,7 @@ from connectors.kafka import erasures
 from connectors.kafka.bus_replay import bus_batches
 from connectors.kafka.consumer import Consumer
 from connectors.kafka.erasures import ask
-from connectors.kafka.records import RecordBatch
+from connectors.kafka.records import RecordBatch, Records
 from connectors.kafka.rekey import ORIGIN, Origins, Rekeying
 from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.topics import create
@@ -148,11 +148,11 @@ def test_an_origin_of_somebody_elses_does_not_travel(bootstrap, tmp_path):
             while len(received) < 3:
                 received.append(await consumer.getone())
         rekeying = Rekeying(Source(), kafka)
-        await rekeying.handle(RecordBatch(kafka.received, 0, received, 3))
+        await rekeying.handle(RecordBatch(kafka.received, 0, Records.of(received), 3))
         await rekeying.close()
         async with AIOKafkaConsumer(
             kafka.clicks, bootstrap_servers=bootstrap, auto_offset_reset="earliest"
         ) as consumer:
             return [await consumer.getone() for _ in received]
 
-    assert 3 == len(Origins().fresh(kafka.clicks, asyncio.run(mirrored())))
+    assert 3 == len(Origins().fresh(kafka.clicks, Records.of(asyncio.run(mirrored()))))
