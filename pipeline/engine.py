@@ -137,14 +137,13 @@ class Engine:
         if not len(clicks):
             return Effects(alerts=[], profiles=[], rollups=[], late=[])
         users, user = _distinct(clicks.user)
-        rows = self._hot.rows(users)
-        columns = self._columns(clicks, rows[user])
+        columns = self._columns(clicks, self._hot.rows(users)[user])
         outcome = np.zeros(len(clicks), np.uint8)
         alerts, profiles = self._advance(clicks, columns, outcome)
         self._count(outcome)
         rollups = self._rollups.add(
             clicks,
-            user=np.array([symbol(name) for name in users], np.uint64)[user],
+            user=self._hot.symbols[columns.row],
             item=columns.item,
             category=columns.category,
             counted=(columns.weight > 0) & (outcome != kernel.DUPLICATE),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline import interest
 from pipeline.packing import decode_into, encode, words
+from pipeline.symbols import symbol
 
 AT_ONCE = 1024
 """States encoded in one go."""
@@ -37,6 +38,8 @@ class HotStates:
         room = min(capacity, FIRST) + ROOM
         self._dirty = np.zeros(room, np.bool_)
         self.array = np.zeros(room, interest.STATE)  # takes memory as rows are used
+        self.symbols = np.zeros(room, np.uint64)
+        """Of the users, by row."""
 
     @property
     def crowded(self) -> bool:
@@ -57,6 +60,7 @@ class HotStates:
                 self.array, np.array(known, np.int64), [data for data in stored if data is not None]
             )
             words(self.array)[new] = self._new
+            self.symbols[first : first + len(missing)] = list(map(symbol, missing))
             self._rows |= {user: row for row, user in enumerate(missing, first)}
             self._users += missing
             found = list(map(self._rows.get, users))
@@ -96,4 +100,5 @@ class HotStates:
         if users > len(self.array):
             more = max(users, 2 * len(self.array)) - len(self.array)
             self.array = np.concatenate([self.array, np.zeros(more, self.array.dtype)])
+            self.symbols = np.concatenate([self.symbols, np.zeros(more, np.uint64)])
             self._dirty = np.concatenate([self._dirty, np.zeros(more, np.bool_)])

@@ -18,12 +18,11 @@ def cloud_event(
         content: the media type of the value.
     """
     moment = datetime.fromtimestamp(time / 1000, UTC).isoformat(timespec="milliseconds")
-    attributes = {
-        "ce_specversion": "1.0",
-        "ce_type": f"driftline.{kind}",
-        "ce_source": f"driftline/{source}",
-        "ce_id": number,
-        "ce_time": moment.replace("+00:00", "Z"),
-        "content-type": content,
-    }
-    return [(name, value.encode()) for name, value in attributes.items()]
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_type", f"driftline.{kind}".encode()),
+        ("ce_source", f"driftline/{source}".encode()),
+        ("ce_id", number.encode()),
+        ("ce_time", moment.replace("+00:00", "Z").encode()),
+        ("content-type", content.encode()),
+    ]
