@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from connectors.run_files import read_table
 from pipeline.interest import TOP, snapshots_of
 from pipeline.segments import Interests
 from pipeline.symbols import Names
@@ -90,7 +91,7 @@ class InterestHistory:
 def read_history(directory: Path) -> Interests:
     """Read the interests that a replay left; there are none where it left none."""
     parts = sorted((directory / FOLDER).glob("*.parquet"))
-    tables = [pq.read_table(part, schema=SCHEMA) for part in parts]
+    tables = [read_table(part, schema=SCHEMA) for part in parts]
     return interests_of(pa.concat_tables(tables) if tables else SCHEMA.empty_table())
 
 

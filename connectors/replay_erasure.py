@@ -16,6 +16,7 @@ from connectors.log import write_atomically
 from connectors.mentions import mentions
 from connectors.report import write_report
 from connectors.run_error import RunError
+from connectors.run_files import read_table
 from connectors.store import Store, meta_key, state_key, unpack
 from connectors.traces import learner_traces
 from pipeline.events import USER_KINDS
@@ -77,7 +78,7 @@ def replay_traces(out: Path, user: str) -> Iterator[tuple[str, int]]:
     with Store(out / "state", read_only=True) as store:
         yield str(out / "state"), sum(state is not None for state in store.load([user]))
     for path in _tables(out):
-        column = pq.read_table(path, columns=["user_id"])["user_id"]
+        column = read_table(path, columns=["user_id"])["user_id"]
         yield str(path), int(pc.sum(pc.equal(column, user)).as_py() or 0)
     for name, keep in _LINES.items():
         path = out / name
@@ -96,7 +97,7 @@ def _tables(out: Path) -> list[Path]:
 
 
 def _rewrite_table(path: Path, user: str) -> None:
-    table = pq.read_table(path)
+    table = read_table(path)
     kept = table.filter(pc.not_equal(table["user_id"], user))
     if len(kept) != len(table):
         temporary = path.with_suffix(".tmp")

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from connectors.report_page import figures
+from connectors.run_files import read_lines
 from connectors.segment_files import FLOWS_FILE, read_flows
 from pipeline.events import AlertKind, CategoryForecast, DriftAlert
 
 SCRIPTS = ("base.js", "charts.js", "alerts.js", "page.js")
 READS = ("summary.json", "alerts.jsonl", "forecasts.jsonl", "metrics.jsonl", "rejects.jsonl")
-
-Record = TypeVar("Record")
 
 
 def write_report(directory: Path) -> Path:
@@ -28,7 +26,7 @@ def write_report(directory: Path) -> Path:
 
     Raises:
         FileNotFoundError: none of a backtest's files is there.
-        ValueError: a line of one of them cannot be read; the message names it.
+        RunError: a line of one of them cannot be read; the message names it.
     """
     if not any((directory / name).exists() for name in READS):
         raise FileNotFoundError(
@@ -42,9 +40,9 @@ def write_report(directory: Path) -> Path:
 
 def report_data(directory: Path) -> dict[str, Any]:
     """Return all that the page shows, as JSON-ready lists and dicts (`report_page.figures`)."""
-    alerts = partial(_records, directory / "alerts.jsonl", DriftAlert)
-    windows = list(_records(directory / "metrics.jsonl", dict[str, Any]))
-    summary = next(_records(directory / "summary.json", dict[str, Any], whole=True), {})
+    alerts = partial(read_lines, directory / "alerts.jsonl", DriftAlert)
+    windows = list(read_lines(directory / "metrics.jsonl", dict[str, Any]))
+    summary = next(read_lines(directory / "summary.json", dict[str, Any]), {})
     starts = figures.window_starts(summary, windows, alerts())
     shifts = [alert for alert in alerts() if alert.kind == AlertKind.POPULATION_SHIFT]
     return {
@@ -60,34 +58,17 @@ def report_data(directory: Path) -> dict[str, Any]:
             summary,
             alerts(),
             starts,
-            _records(directory / "forecasts.jsonl", CategoryForecast),
+            read_lines(directory / "forecasts.jsonl", CategoryForecast),
         ),
         "segments": figures.segments(read_flows(directory) if _has_flows(directory) else []),
         "hindsight": summary.get("forecasts", []),
         "alerts": figures.alert_list(alerts(), shifts),
-        "rejects": figures.rejects(_records(directory / "rejects.jsonl", dict[str, Any])),
+        "rejects": figures.rejects(read_lines(directory / "rejects.jsonl", dict[str, Any])),
     }
 
 
 def _has_flows(directory: Path) -> bool:
     return (directory / FLOWS_FILE).exists()
-
-
-def _records(path: Path, kind: type[Record], *, whole: bool = False) -> Iterator[Record]:
-    if not path.exists():
-        return
-    decoder = msgspec.json.Decoder(kind)
-    with path.open("rb") as file:
-        for number, text in enumerate([file.read()] if whole else file, 1):
-            if not text.strip():
-                continue
-            try:
-                yield decoder.decode(text)
-            except msgspec.MsgspecError as error:
-                raise ValueError(
-                    f"{path}, line {number}: {error}; replay into an empty directory, "
-                    "or remove that line"
-                ) from error
 
 
 def _page(data: dict[str, Any]) -> str:

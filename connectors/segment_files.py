@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from connectors.run_error import RunError
+from connectors.run_files import read_table
 from pipeline.segments import DORMANT, NOBODY, Flows, Interests, Memberships, segments
 
 USERS = pa.schema(
@@ -56,12 +57,12 @@ def read_flows(directory: Path) -> list[Flow]:
     """Read segment_flows.parquet.
 
     Raises:
-        RunError: It is not there.
+        RunError: It is not there, or damaged.
     """
     path = directory / FLOWS_FILE
     if not path.exists():
         raise RunError(f"{directory} holds no finished replay: name its directory with --out")
-    table = pq.read_table(path)
+    table = read_table(path)
     starts = table["window_start"].cast(pa.int64()).to_pylist()
     columns = (table[name].to_pylist() for name in ("from_segment", "to_segment", "users"))
     return list(zip(starts, *columns, strict=True))

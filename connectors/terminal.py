@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -28,6 +28,7 @@ from connectors.prior_file import write_prior
 from connectors.recommendations import recommend
 from connectors.replay import Request, replay
 from connectors.run_error import RunError
+from connectors.run_files import read_lines, read_table
 from connectors.summary import Summary, iso
 from pipeline.calibration import calibrate
 from pipeline.events import (
@@ -113,7 +114,7 @@ def _show_summary(summary: Summary, out: Path) -> None:
 
 
 def _show_metrics(path: Path) -> None:
-    lines = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
+    lines = list(read_lines(path, dict[str, Any]))
     evaluated = [line for line in lines if line["evaluated"]]
     if not evaluated:
         return
@@ -272,7 +273,7 @@ def _profile(user: str, out: Path) -> InterestProfile | None:
     path = out / "profiles.parquet"
     if not path.exists():
         raise RunError(f"{out} holds no finished replay: name its directory with --out")
-    rows = pq.read_table(path, filters=[("user_id", "==", user)]).to_pylist()
+    rows = read_table(path, filters=[("user_id", "==", user)]).to_pylist()
     if not rows:
         return None
     row = rows[0]
@@ -287,7 +288,4 @@ def _profile(user: str, out: Path) -> InterestProfile | None:
 
 
 def _alerts(out: Path) -> Iterator[DriftAlert]:
-    decoder = msgspec.json.Decoder(DriftAlert)
-    with (out / "alerts.jsonl").open("rb") as file:
-        for line in file:
-            yield decoder.decode(line)
+    return read_lines(out / "alerts.jsonl", DriftAlert)

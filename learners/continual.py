@@ -36,7 +36,7 @@ from learners.sequences import (
 )
 from learners.signing import Signer, trusted
 from learners.staleness import Stale, judge
-from pipeline.settings import Settings
+from pipeline.settings import Settings, SettingsError
 from pipeline.windows import Window
 
 __all__ = ["Learner", "Report"]
@@ -73,6 +73,10 @@ class Learner:
             checkpoints: where checkpoints are written; none writes none.
             progress: told the share of a window's training that is done, and what is done now.
             recipe: what trains the challengers; none takes driftline's own.
+
+        Raises:
+            SettingsError: there is no such device as `learning.device` here.
+            KeyFileError: a key file that the settings name is none.
         """
         learning = settings.learning
         self.settings = settings
@@ -80,7 +84,7 @@ class Learner:
         self.signer = Signer(Path(settings.signing.key)) if settings.signing.key else None
         self.trusted = trusted(settings.signing.trusted)
         self.progress = progress
-        self.device = torch.device(learning.device)
+        self.device = _device(learning.device)
         self.catalogue = Catalogue()
         self.histories = Histories(learning.model.max_length)
         self.ensemble = Ensemble(learning)
@@ -442,3 +446,16 @@ class _Trained:
     metrics: Figures | None = None
     champion_metrics: Figures | None = None
     seconds: float = 0.0
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise SettingsError(
+            f'learning.device = "{name}" cannot be used here: {reason}; write "cpu", or "cuda" '
+            "where there is a GPU"
+        ) from None
+    return device

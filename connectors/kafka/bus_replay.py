@@ -18,6 +18,7 @@ from connectors.validate import Reject
 from pipeline.events import Clicks, concatenate
 from pipeline.settings import SettingsError, Source
 
+_PORT = 9092
 _BEGINNING, _END = -(2**62), 2**62
 
 
@@ -38,6 +39,7 @@ def bus_batches(
 
     Args:
         url: kafka://broker:port/topic, the topic's whole name; further brokers after commas.
+            Without a port it is 9092.
         since: leave out clicks with event times before this, in milliseconds.
         until: and those from this on.
         kafka: TLS and passwords; the servers are those of the address.
@@ -131,4 +133,5 @@ def _parts(url: str) -> tuple[list[str], str]:
     topic = found.path.strip("/")
     if found.scheme != "kafka" or not found.netloc or not topic or "/" in topic:
         raise SettingsError(f"{url!r} is no address of a topic: write kafka://host:9092/clicks")
-    return found.netloc.split(","), topic
+    servers = found.netloc.split(",")
+    return [s if s.rpartition(":")[2].isdigit() else f"{s}:{_PORT}" for s in servers], topic

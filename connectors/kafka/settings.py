@@ -8,6 +8,8 @@ import msgspec
 
 from pipeline.settings import Positive, PositiveDuration, Section, SettingsError
 
+_LAST_PORT = 65_535
+
 BY_USER = "-by-user"
 """Follows the click topic's name in that of the topic that it is re-keyed through."""
 
@@ -69,9 +71,13 @@ class Kafka(Section, frozen=True):
     sasl: Sasl = Sasl()
 
     def __post_init__(self) -> None:
-        """Hold the replicas to a number that there can be."""
+        """Hold the replicas to a number that there can be, and servers to their form."""
         if not self.replication:
             raise SettingsError("kafka: replication is 0: write -1 for the brokers' default, or 1")
+        for server in self.bootstrap_servers:
+            host, _, port = server.rpartition(":")
+            if not host or not port.isdigit() or int(port) > _LAST_PORT:
+                raise SettingsError(f"kafka.bootstrap_servers: {server!r} is not host:port")
 
     @property
     def servers(self) -> str:

@@ -13,7 +13,6 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from connectors.kafka.security import client_config
 from connectors.kafka.settings import BY_USER, BusError, Kafka
-from pipeline.settings import SettingsError
 
 CONNECT_SECONDS = 10
 LARGEST = 16 << 20
@@ -230,8 +229,6 @@ def _require_reachable(servers: list[str]) -> None:
     reasons = []
     for server in servers:
         host, _, port = server.rpartition(":")
-        if not host or not port.isdigit():
-            raise SettingsError(f"kafka.bootstrap_servers: {server!r} is not host:port")
         try:
             address = (host.strip("[]"), int(port))
             socket.create_connection(address, timeout=CONNECT_SECONDS).close()

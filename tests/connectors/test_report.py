@@ -12,6 +12,7 @@ import pytest
 from report_fixture import HOSTILE, alerts, write_backtest
 
 from connectors.report import report_data, write_report
+from connectors.run_error import RunError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
@@ -112,7 +113,7 @@ def test_a_folder_without_a_backtest_is_refused(tmp_path):
 def test_a_broken_line_is_named(tmp_path):
     """The error says which line of which file cannot be read."""
     (tmp_path / "rejects.jsonl").write_text('{"reason": "x"}\n{"reason"\n')
-    with pytest.raises(ValueError, match=r"rejects\.jsonl, line 2"):
+    with pytest.raises(RunError, match=r"rejects\.jsonl, line 2"):
         write_report(tmp_path)
 
 

@@ -64,7 +64,8 @@ def test_a_missing_broker_is_told(server):
     assert server in str(caught.value)
 
 
-def test_a_server_without_a_port_is_told():
-    """A server is named with its port."""
+@pytest.mark.parametrize("server", ["localhost", "localhost:abc", ":9092", "localhost:70000", ""])
+def test_a_server_is_host_and_port(server):
+    """Settings hold no other, so that no client meets one."""
     with pytest.raises(SettingsError, match="host:port"):
-        check(Kafka(bootstrap_servers=["localhost"]))
+        Kafka(bootstrap_servers=[server])

@@ -15,7 +15,7 @@ from learners import checkpoint, persistence, state
 from learners.continual import Learner
 from learners.state import StateError
 from pipeline.events import concatenate
-from pipeline.settings import Duration, Model
+from pipeline.settings import Duration, Model, SettingsError
 
 GRU = Model(kind="gru", dim=16, blocks=1, max_length=12, dropout=0.1)
 EVERYTHING = {"ewc": 10.0, "distillation": 0.5, "replay": 0.5, "ewc_samples": 32}
@@ -439,3 +439,10 @@ def test_sessions_are_learnt_from_without_being_carried_over():
     assert "promoted" == report.decision
     assert 0 == len(learner.histories.past)
     assert [] == learner.ensemble.personal.users.names
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:99"])
+def test_a_device_that_is_not_here_is_told(device):
+    """The error names the setting, whether nobody has such a device or only this machine not."""
+    with pytest.raises(SettingsError, match=f'learning.device = "{device}" cannot be used here'):
+        Learner(quick(device=device))
