@@ -30,7 +30,7 @@ def show_checkpoints(directory: Path) -> None:
     named = champion(directory)
     table = Table(box=None)
     for column in ("checkpoint", "window", "items", "decision", "reason"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # an id cut short is of no use
     manifests = [load(home).manifest for home in _checkpoint_homes(directory)]
     for manifest in sorted(manifests, key=lambda manifest: manifest.window_start):
         table.add_row(
