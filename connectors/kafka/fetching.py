@@ -7,7 +7,9 @@ with single records: it takes a block for one.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
@@ -29,13 +31,33 @@ class BlockFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types fo
 
     takes_blocks_of: Callable[[str], bool]
     """Tells of a topic whether it is fetched so; others are fetched as ever."""
+    _room = 0
+
+    async def fetched_records(
+        self,
+        partitions: Any,
+        timeout: float = 0,  # noqa: ASYNC109  the client's signature
+        max_records: int | None = None,
+    ) -> Any:
+        """Return what has come, by partition: blocks of so many records, and the last one whole."""
+        self._room = max_records or sys.maxsize
+        return await super().fetched_records(partitions, timeout, max_records)
 
     async def _proc_fetch_request(self, *request: Any) -> Any:
         has_news = await super()._proc_fetch_request(*request)
         for tp, result in self._records.items():
             if type(result) is FetchResult and self.takes_blocks_of(tp.topic):
                 by_block(result._partition_records)  # noqa: SLF001  made deep inside
+                result.getall = partial(self._blocks, result)
         return has_news
+
+    def _blocks(self, result: FetchResult, _: int | None) -> list[Block]:
+        """Return as many blocks as there is room for; the client would count each as a record."""
+        blocks: list[Block] = []
+        while self._room > 0 and (block := FetchResult.getall(result, 1)):
+            blocks += block
+            self._room -= len(block[0])
+        return blocks
 
 
 def by_block(fetched: PartitionRecords) -> None:

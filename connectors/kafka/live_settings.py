@@ -36,7 +36,7 @@ class Worker(Section, frozen=True):
     hot_users: Positive = 20_000
     """Users of a partition whose states are kept in memory, some 6 kB each."""
     batch: Positive = 16_384
-    """Records fetched at a time, at most."""
+    """Records taken at a time, and as many more as complete a producer's batch."""
     flush_interval: PositiveDuration = PositiveDuration.parse("2s")
     """How often changed states become durable; after a crash so much is read again."""
     flush_records: Positive = 500_000

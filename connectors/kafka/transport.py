@@ -19,7 +19,7 @@ import gc
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -31,7 +31,7 @@ import faust
 from faust.transport.drivers import TRANSPORTS, aiokafka
 from faust.types import TP, ConsumerMessage
 
-from connectors.kafka.fetching import Block, BlockFetcher
+from connectors.kafka.fetching import BlockFetcher
 from connectors.kafka.records import RecordBatch, Records
 from connectors.kafka.security import SCHEME, faust_config
 from connectors.kafka.settings import Kafka
@@ -158,18 +158,11 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         consumer = cast("Consumer", self.consumer)
         consumer.note(fetched, request[0])
         return {
-            tp: list(_parts(found, consumer.turn, limits.get("max_records")))
+            tp: [_Fetched(Records.of(list(chain.from_iterable(found))), consumer.turn)]
             if consumer.hands_over_batches(tp.topic)
             else found
             for tp, found in fetched.items()
         }
-
-
-def _parts(blocks: Iterable[Block], turn: int, most: int | None) -> Iterator[_Fetched]:
-    records = Records.of(list(chain.from_iterable(blocks)))
-    step = most or len(records)
-    for start in range(0, len(records), step):
-        yield _Fetched(records.slice(start, start + step), turn)
 
 
 class ReadOffsets(dict[TP, int | None]):

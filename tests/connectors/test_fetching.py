@@ -1,15 +1,17 @@
 """What is fetched by the block is what the client would have handed over one by one."""
 
+import asyncio
 from itertools import chain
+from types import SimpleNamespace
 
 from aiokafka import TopicPartition
-from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
+from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.kafka.fetching import by_block
+from connectors.kafka.fetching import BlockFetcher, by_block
 
 
 def log(batches):
@@ -58,3 +60,50 @@ def test_blocks_hold_what_the_client_hands_over(batches, start, aborts):
     expected = told(ones)
     assert expected == told(chain.from_iterable(blocks))
     assert ones.next_fetch_offset == blocks.next_fetch_offset
+
+
+class Assignment:
+    """Partitions of which nothing has been read."""
+
+    def __init__(self):
+        self.active, self.paused, self.position = True, False, 0
+
+    def state_value(self, _):
+        return self
+
+    def consumed_to(self, position):
+        self.position = position
+
+
+def test_no_more_is_taken_at_a_time_than_there_is_room_for(monkeypatch):
+    """Of all partitions together so many records, and the last block whole; the rest comes next."""
+    fetcher = object.__new__(BlockFetcher)
+    fetcher.takes_blocks_of = lambda _: True
+    fetcher._subscriptions = SimpleNamespace(reassignment_in_progress=False)
+    fetcher._notify = lambda _: None
+    fetcher._wait_consume_future = None
+
+    async def answer(_):
+        return True
+
+    monkeypatch.setattr(Fetcher, "_proc_fetch_request", answer)
+    places = [TopicPartition("clicks", n) for n in range(2)]
+    written = log((10 * n, range(4), 1) for n in range(3))
+    fetcher._records = {
+        place: FetchResult(
+            place,
+            assignment=Assignment(),
+            partition_records=fetched(written, 0, []),
+            backoff=0,
+        )
+        for place in places
+    }
+
+    async def taken():
+        await fetcher._proc_fetch_request()
+        taken = []
+        while found := await fetcher.fetched_records(places, max_records=6):
+            taken.append({at.partition: list(map(len, blocks)) for at, blocks in found.items()})
+        return taken
+
+    assert [{0: [4, 4]}, {0: [4], 1: [4]}, {1: [4, 4]}] == asyncio.run(taken())
