@@ -1,8 +1,7 @@
-"""Fetches records by the block, a batch of the log as its producer made it.
+"""Fetches records by the block, whole batches of the log as their producers made them.
 
 The client looks at every record by itself and makes an object of eleven fields of it, which takes
-longer than to parse it. It still sees to checksums, transactions and where to go on, as it does
-with single records: it takes a block for one.
+longer than to parse it. It still fetches, and keeps where to go on; it takes a block for a record.
 """
 
 from __future__ import annotations
@@ -12,18 +11,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
+from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
+from aiokafka.errors import CorruptRecordException
 
 from connectors.kafka.records import Record
 
+Block = list[Record]
 
-class Block(list[Record]):
-    """Records as the client's parser has them; in the client's eyes one, at the last offset."""
-
-    @property
-    def offset(self) -> int:
-        """The offset of the last record."""
-        return self[-1].offset
+LEAST = 1024
+"""Records of a block, where so many have come: a producer's batch may have a single one."""
 
 
 class BlockFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types for it
@@ -54,7 +50,15 @@ class BlockFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types fo
     def _blocks(self, result: FetchResult, _: int | None) -> list[Block]:
         """Return as many blocks as there is room for; the client would count each as a record."""
         blocks: list[Block] = []
-        while self._room > 0 and (block := FetchResult.getall(result, 1)):
+        while self._room > 0:
+            try:
+                block = FetchResult.getall(result, 1)
+            except CorruptRecordException:
+                if blocks:
+                    break  # these count as read; what is damaged is met again
+                raise
+            if not block:
+                break
             blocks += block
             self._room -= len(block[0])
         return blocks
@@ -64,41 +68,36 @@ def by_block(fetched: PartitionRecords) -> None:
     """Let what was fetched of a partition, and not yet looked at, yield blocks."""
     if type(fetched) is PartitionRecords:
         fetched.__class__ = _Blocks
-        fetched._records = _Batches(fetched._records)  # noqa: SLF001
+        fetched._records_iterator = fetched._unpack_records()  # noqa: SLF001
 
 
 class _Blocks(PartitionRecords):  # type: ignore[misc]
-    def _consumer_record(self, _: Any, block: Block) -> Block:
-        start = self.next_fetch_offset  # it may be within the first block
-        if block[0].offset >= start:
-            return block
-        return Block(record for record in block if record.offset >= start)
+    next_fetch_offset: int
 
-
-class _Batches:
-    """The batches that a fetch brought, each as one."""
-
-    def __init__(self, records: Any) -> None:
-        self._records = records
-        self.has_next = records.has_next
-
-    def next_batch(self) -> _AsOne:
-        return _AsOne(self._records.next_batch())
-
-
-class _AsOne:
-    """A batch of the log whose one record is the block of all that it has."""
-
-    def __init__(self, batch: Any) -> None:
-        self._batch = batch
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._batch, name)
-
-    def __next__(self) -> Any:  # the mark that ends a transaction
-        return next(self._batch)
-
-    def __iter__(self) -> Iterator[Block]:
-        block = Block(self._batch)
+    def _unpack_records(self) -> Iterator[Block]:
+        block: Block = []
+        while self._records.has_next():
+            batch = self._records.next_batch()
+            if self._check_crcs and not batch.validate_crc():
+                raise CorruptRecordException(f"Invalid CRC - {self._tp}")
+            if not self._is_hidden(batch):
+                records = list(batch)
+                if records and records[0].offset < self.next_fetch_offset:  # sought within it
+                    records = [r for r in records if r.offset >= self.next_fetch_offset]
+                block += records
+            self.next_fetch_offset = batch.next_offset
+            if len(block) >= LEAST:
+                yield block
+                block = []
         if block:
             yield block
+
+    def _is_hidden(self, batch: Any) -> bool:
+        """Tell whether a batch is a mark, or of a transaction that was broken off."""
+        if self._isolation_level == READ_COMMITTED and batch.producer_id is not None:
+            self._consume_aborted_up_to(batch.base_offset)
+            if batch.is_control_batch and self._contains_abort_marker(batch):
+                self._aborted_producers.discard(batch.producer_id)
+            if batch.is_transactional and batch.producer_id in self._aborted_producers:
+                return True
+        return bool(batch.is_control_batch)

@@ -154,14 +154,17 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         A request that began before a rebalance may be answered after it, from where the new turn
         begins to read: were that taken for the old turn's, nobody would read it again.
         """
-        fetched = await super()._fetch_records(*request, **limits)
         consumer = cast("Consumer", self.consumer)
+        fetched = {
+            tp: list(chain.from_iterable(found)) if consumer.hands_over_batches(tp.topic) else found
+            for tp, found in (await super()._fetch_records(*request, **limits)).items()
+        }
         consumer.note(fetched, request[0])
         return {
-            tp: [_Fetched(Records.of(list(chain.from_iterable(found))), consumer.turn)]
+            tp: [_Fetched(Records.of(records), consumer.turn)]
             if consumer.hands_over_batches(tp.topic)
-            else found
-            for tp, found in fetched.items()
+            else records
+            for tp, records in fetched.items()
         }
 
 

@@ -4,13 +4,16 @@ import asyncio
 from itertools import chain
 from types import SimpleNamespace
 
+import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
+from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.kafka import fetching
 from connectors.kafka.fetching import BlockFetcher, by_block
 
 
@@ -62,11 +65,10 @@ def test_blocks_hold_what_the_client_hands_over(batches, start, aborts):
     assert ones.next_fetch_offset == blocks.next_fetch_offset
 
 
-class Assignment:
-    """Partitions of which nothing has been read."""
+class Position:
+    """How far a partition has been read, as an assignment keeps it."""
 
-    def __init__(self):
-        self.active, self.paused, self.position = True, False, 0
+    active, paused, position = True, False, 0
 
     def state_value(self, _):
         return self
@@ -75,35 +77,64 @@ class Assignment:
         self.position = position
 
 
-def test_no_more_is_taken_at_a_time_than_there_is_room_for(monkeypatch):
-    """Of all partitions together so many records, and the last block whole; the rest comes next."""
-    fetcher = object.__new__(BlockFetcher)
-    fetcher.takes_blocks_of = lambda _: True
-    fetcher._subscriptions = SimpleNamespace(reassignment_in_progress=False)
-    fetcher._notify = lambda _: None
-    fetcher._wait_consume_future = None
+class Answered(BlockFetcher):
+    """A fetcher whose requests were answered, with these bytes for so many partitions."""
+
+    def __init__(self, *answers):
+        self.takes_blocks_of = lambda _: True
+        self.positions = [Position() for _ in answers]
+        self.places = [TopicPartition("clicks", number) for number in range(len(answers))]
+        self._subscriptions = SimpleNamespace(reassignment_in_progress=False)
+        self._wait_consume_future = None
+        self._records = {
+            place: FetchResult(
+                place, assignment=at, partition_records=fetched(written, 0, []), backoff=0
+            )
+            for place, at, written in zip(self.places, self.positions, answers, strict=True)
+        }
+
+    def _notify(self, _):
+        pass
+
+    async def taken(self, most):
+        """Return the records that come next by partition, each by its block and offset."""
+        await self._proc_fetch_request()
+        found = await self.fetched_records(self.places, max_records=most)
+        return {
+            at.partition: [[record.offset for record in block] for block in blocks]
+            for at, blocks in found.items()
+        }
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    """Have blocks of three records or more, and no requests sent."""
 
     async def answer(_):
         return True
 
     monkeypatch.setattr(Fetcher, "_proc_fetch_request", answer)
-    places = [TopicPartition("clicks", n) for n in range(2)]
-    written = log((10 * n, range(4), 1) for n in range(3))
-    fetcher._records = {
-        place: FetchResult(
-            place,
-            assignment=Assignment(),
-            partition_records=fetched(written, 0, []),
-            backoff=0,
-        )
-        for place in places
-    }
+    monkeypatch.setattr(fetching, "LEAST", 3)
+
+
+def test_no_more_is_taken_at_a_time_than_there_is_room_for():
+    """Of all partitions together so many records, and the last block whole; the rest comes next."""
+    fetcher = Answered(*[log((10 * n, [0, 1, 2], 1) for n in range(3))] * 2)
 
     async def taken():
-        await fetcher._proc_fetch_request()
-        taken = []
-        while found := await fetcher.fetched_records(places, max_records=6):
-            taken.append({at.partition: list(map(len, blocks)) for at, blocks in found.items()})
-        return taken
+        return [await fetcher.taken(5) for _ in range(4)]
 
-    assert [{0: [4, 4]}, {0: [4], 1: [4]}, {1: [4, 4]}] == asyncio.run(taken())
+    one, two, three = [0, 1, 2], [10, 11, 12], [20, 21, 22]
+    assert [{0: [one, two]}, {0: [three], 1: [one]}, {1: [two, three]}, {}] == asyncio.run(taken())
+
+
+def test_what_comes_before_damage_is_read():
+    """The position is behind it; the damage is told when it is met again."""
+    damaged = bytearray(log([(3, [0, 1, 2], 1)]))
+    damaged[-1] ^= 1
+    sound = log([(0, [0, 1, 2], 1)])
+    fetcher = Answered(sound + bytes(damaged))
+    assert {0: [[0, 1, 2]]} == asyncio.run(fetcher.taken(100))
+    assert [3] == [at.position for at in fetcher.positions]
+    with pytest.raises(CorruptRecordException):
+        asyncio.run(Answered(bytes(damaged)).taken(100))
