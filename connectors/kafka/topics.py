@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError
 
 from connectors.kafka.security import client_config
 from connectors.kafka.settings import BY_USER, BusError, Kafka
 
 CONNECT_SECONDS = 10
+TRIES = 3
+BETWEEN_TRIES = 2.0
+"""Seconds."""
 LARGEST = 16 << 20
 """Bytes of the largest message on a topic of dead letters or rollups; Kafka's default is 1 MiB."""
 ROLLUPS = "category-rollups"
@@ -133,11 +137,7 @@ def check(kafka: Kafka) -> list[str]:
         SettingsError: see `security.client_config`.
     """
     wanted = topics(kafka)
-    with _admin(kafka) as admin:
-        names = [topic.name for topic in wanted]
-        found = {t["name"]: t for t in admin.describe_topics(names) if not t["error_code"]}
-        asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in found]
-        configs = admin.describe_configs(asked, config_filter="all")["topic"] if asked else {}
+    found, configs = _described(kafka, [topic.name for topic in wanted])
     differences: list[str] = []
     for topic in wanted:
         if topic.name in found:
@@ -150,6 +150,27 @@ def check(kafka: Kafka) -> list[str]:
     if clicks and changelog and len(changelog["partitions"]) != len(clicks["partitions"]):
         differences.append(_unequal(kafka, wanted[-1].name, len(clicks["partitions"])))
     return differences
+
+
+def _described(
+    kafka: Kafka, names: list[str], tries: int = TRIES
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return partitions and configurations of the topics that are there, by name.
+
+    Of several brokers one may have gone a moment ago, and the others not have noticed yet.
+    """
+    with _admin(kafka) as admin:
+        try:
+            found = {t["name"]: t for t in admin.describe_topics(names) if not t["error_code"]}
+            asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in found]
+            configs = admin.describe_configs(asked, config_filter="all")["topic"] if asked else {}
+        except KafkaConnectionError:
+            if tries == 1:
+                raise
+        else:
+            return found, configs
+    time.sleep(BETWEEN_TRIES)
+    return _described(kafka, names, tries - 1)
 
 
 def _unequal(kafka: Kafka, changelog: str, partitions: int) -> str:

@@ -289,7 +289,7 @@ class Consumer(aiokafka.Consumer):
                 await self._commit({tp: start})
                 self._committed_offset[tp] = start
         except Exception as error:  # noqa: BLE001  whatever it is, the partition cannot be read
-            if span.turn == self.turn:
+            if span.turn == self.turn and not self.should_stop:
                 await self.app.crash(error)
         else:
             if span.turn == self.turn:

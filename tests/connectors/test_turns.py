@@ -3,10 +3,11 @@
 import asyncio
 from types import SimpleNamespace
 
+import pytest
 from faust.transport.drivers import aiokafka
 from faust.types import TP
 
-from connectors.kafka.transport import ConsumerThread, ReadOffsets
+from connectors.kafka.transport import Consumer, ConsumerThread, ReadOffsets, Span
 
 BLOCK = [
     SimpleNamespace(offset=at, timestamp=0, key=b"", value=b"", headers=[]) for at in (7, 8, 9)
@@ -39,3 +40,25 @@ def test_a_batch_of_a_former_turn_hides_nothing():
     assert [None, None] == [offsets[batches], offsets[records]]
     offsets[batches] = offsets[records] = 6850  # as Faust notes when it has handed something over
     assert [None, 6850] == [offsets[batches], offsets[records]]
+
+
+@pytest.mark.parametrize(("stopping", "crashes"), [(True, 0), (False, 1)])
+def test_a_partition_that_cannot_begin_crashes_no_app_that_stops(stopping, crashes):
+    """The client is gone by then; its absence is no failure, and the exit code says so."""
+    crashed = []
+
+    async def fail(_):
+        raise RuntimeError("the client's loop is closed")
+
+    async def crash(error):
+        crashed.append(error)
+
+    consumer = SimpleNamespace(
+        turn=1,
+        should_stop=stopping,
+        app=SimpleNamespace(crash=crash),
+        _keeper_of=lambda _: SimpleNamespace(begin=fail),
+    )
+    span = Span("clicks", 0, earliest=0, end=9, committed=0, turn=1)
+    asyncio.run(Consumer._begin(consumer, TP("clicks", 0), span))  # noqa: SLF001  Faust calls it
+    assert crashes == len(crashed)

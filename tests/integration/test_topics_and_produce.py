@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaConnectionError
 
 from connectors.kafka.produce import click_records, produce, timed_records
 from connectors.kafka.settings import BusError, Kafka
@@ -62,6 +63,34 @@ def test_created_topics_need_no_mending(kafka):
     assert [topic.name for topic in topics(kafka)] == create(kafka)
     assert [] == check(kafka)
     assert [] == create(kafka)
+
+
+def gone(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Have the client meet, so many times, a broker that has just gone."""
+    asked = KafkaAdminClient.describe_topics
+    failures = [KafkaConnectionError("111 ECONNREFUSED")] * times
+
+    def describe(admin: KafkaAdminClient, names: list[str]) -> object:
+        if failures:
+            raise failures.pop()
+        return asked(admin, names)
+
+    monkeypatch.setattr(KafkaAdminClient, "describe_topics", describe)
+    monkeypatch.setattr("connectors.kafka.topics.BETWEEN_TRIES", 0.0)
+
+
+def test_a_broker_that_has_just_gone_is_passed_over(kafka, monkeypatch):
+    """The others are asked again."""
+    create(kafka)
+    gone(monkeypatch, times=2)
+    assert [] == check(kafka)
+
+
+def test_a_broker_that_stays_away_is_told(kafka, monkeypatch):
+    """After a few tries."""
+    gone(monkeypatch, times=3)
+    with pytest.raises(BusError, match="ECONNREFUSED"):
+        check(kafka)
 
 
 def test_differences_are_told_with_how_to_mend_them(kafka, admin: KafkaAdminClient):
