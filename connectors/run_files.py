@@ -26,6 +26,8 @@ def read_lines(path: Path, kind: type[_Kind]) -> Iterator[_Kind]:
     decoder = msgspec.json.Decoder(kind)
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
+            if line.isspace():
+                continue
             try:
                 yield decoder.decode(line)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -37,11 +39,13 @@ def read_table(path: Path, **options: Any) -> pa.Table:
 
     Raises:
         RunError: it is none, or damaged.
+        OSError: it cannot be opened.
     """
-    try:
-        return pq.read_table(path, **options)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(str(path), error) from None
+    with path.open("rb") as file:  # what fails here says nothing of the content
+        try:
+            return pq.read_table(file, **options)
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(str(path), error) from None
 
 
 def _damaged(where: str, error: Exception) -> RunError:

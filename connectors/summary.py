@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -14,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from connectors.log import write_atomically
+from connectors.run_files import read_lines
 from connectors.store import Store
 from pipeline.engine import Counts, Engine
 from pipeline.events import CategoryForecast, InterestProfile
@@ -35,7 +34,6 @@ PROFILES = pa.schema(
 )
 """The columns of profiles.parquet."""
 
-_Record = TypeVar("_Record", Rollup, CategoryForecast)
 _ROWS_A_GROUP = 10_000
 _MOST_CATEGORIES = 200
 
@@ -124,7 +122,7 @@ def write_summary(
 ) -> Summary:
     """Gather what the files of a replay say, and write summary.json."""
     rejected = _count_lines(directory / "rejects.jsonl")
-    rollups = list(_records(directory / "rollups.jsonl", Rollup))
+    rollups = list(read_lines(directory / "rollups.jsonl", Rollup))
     first, last = (iso(time) for time in period) if period else ("", "")
     summary = Summary(
         command=command,
@@ -142,7 +140,7 @@ def write_summary(
         elapsed_seconds=round(elapsed, 1),
         interest_events_per_second=round(speed),
         trends=_trends(rollups),
-        forecasts=hindsight(_records(directory / "forecasts.jsonl", CategoryForecast), rollups),
+        forecasts=hindsight(read_lines(directory / "forecasts.jsonl", CategoryForecast), rollups),
     )
     write_atomically(directory / "summary.json", msgspec.json.encode(summary))
     return summary
@@ -162,15 +160,7 @@ def _alerts_by_kind(path: Path) -> dict[str, int]:
     class Kind(msgspec.Struct):
         kind: str
 
-    decoder = msgspec.json.Decoder(Kind)
-    with path.open("rb") as file:
-        return dict(sorted(Counter(decoder.decode(line).kind for line in file).items()))
-
-
-def _records(path: Path, kind: type[_Record]) -> Iterator[_Record]:
-    decoder = msgspec.json.Decoder(kind)
-    with path.open("rb") as file:
-        yield from map(decoder.decode, file)
+    return dict(sorted(Counter(alert.kind for alert in read_lines(path, Kind)).items()))
 
 
 def _trends(rollups: list[Rollup]) -> TrendHistory:

@@ -288,4 +288,7 @@ def _profile(user: str, out: Path) -> InterestProfile | None:
 
 
 def _alerts(out: Path) -> Iterator[DriftAlert]:
-    return read_lines(out / "alerts.jsonl", DriftAlert)
+    path = out / "alerts.jsonl"
+    if not path.exists():
+        raise RunError(f"{path} is gone: replay anew (--overwrite)")
+    return read_lines(path, DriftAlert)

@@ -134,4 +134,4 @@ def _parts(url: str) -> tuple[list[str], str]:
     if found.scheme != "kafka" or not found.netloc or not topic or "/" in topic:
         raise SettingsError(f"{url!r} is no address of a topic: write kafka://host:9092/clicks")
     servers = found.netloc.split(",")
-    return [s if s.rpartition(":")[2].isdigit() else f"{s}:{_PORT}" for s in servers], topic
+    return [s if ":" in s.rpartition("]")[2] else f"{s}:{_PORT}" for s in servers], topic

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 
@@ -19,7 +20,7 @@ from connectors.kafka.records import Record
 Block = list[Record]
 
 LEAST = 1024
-"""Records of a block, where so many have come: a producer's batch may have a single one."""
+"""Records of a block, where so many have come and are wanted: a batch may have a single one."""
 
 
 class BlockFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types for it
@@ -44,18 +45,21 @@ class BlockFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types fo
         for tp, result in self._records.items():
             if type(result) is FetchResult and self.takes_blocks_of(tp.topic):
                 by_block(result._partition_records)  # noqa: SLF001  made deep inside
-                result.getall = partial(self._blocks, result)
+                result.getall = partial(self._blocks, tp)
         return has_news
 
-    def _blocks(self, result: FetchResult, _: int | None) -> list[Block]:
+    def _blocks(self, tp: TopicPartition, _: int | None) -> list[Block]:
         """Return as many blocks as there is room for; the client would count each as a record."""
         blocks: list[Block] = []
-        while self._room > 0:
+        result = self._records[tp]
+        fetched = result._partition_records  # noqa: SLF001
+        while self._room > 0 and fetched:
+            fetched.least = min(LEAST, self._room)
             try:
                 block = FetchResult.getall(result, 1)
-            except CorruptRecordException:
+            except Exception:
                 if blocks:
-                    break  # these count as read; what is damaged is met again
+                    break  # these count as read; what cannot be read is met again
                 raise
             if not block:
                 break
@@ -73,24 +77,35 @@ def by_block(fetched: PartitionRecords) -> None:
 
 class _Blocks(PartitionRecords):  # type: ignore[misc]
     next_fetch_offset: int
+    least = LEAST
 
     def _unpack_records(self) -> Iterator[Block]:
         block: Block = []
         while self._records.has_next():
-            batch = self._records.next_batch()
-            if self._check_crcs and not batch.validate_crc():
-                raise CorruptRecordException(f"Invalid CRC - {self._tp}")
-            if not self._is_hidden(batch):
-                records = list(batch)
-                if records and records[0].offset < self.next_fetch_offset:  # sought within it
-                    records = [r for r in records if r.offset >= self.next_fetch_offset]
-                block += records
+            try:
+                batch = self._records.next_batch()
+                block += self._visible(batch)
+            except Exception:
+                if block:
+                    yield block
+                raise
             self.next_fetch_offset = batch.next_offset
-            if len(block) >= LEAST:
+            if len(block) >= self.least:
                 yield block
                 block = []
         if block:
             yield block
+
+    def _visible(self, batch: Any) -> Block:
+        """Return the records of a batch that are to be handed over."""
+        if self._check_crcs and not batch.validate_crc():
+            raise CorruptRecordException(f"Invalid CRC - {self._tp}")
+        if self._is_hidden(batch):
+            return []
+        records = list(batch)
+        if records and records[0].offset < self.next_fetch_offset:  # sought within it
+            return [record for record in records if record.offset >= self.next_fetch_offset]
+        return records
 
     def _is_hidden(self, batch: Any) -> bool:
         """Tell whether a batch is a mark, or of a transaction that was broken off."""

@@ -76,7 +76,7 @@ class Kafka(Section, frozen=True):
             raise SettingsError("kafka: replication is 0: write -1 for the brokers' default, or 1")
         for server in self.bootstrap_servers:
             host, _, port = server.rpartition(":")
-            if not host or not port.isdigit() or int(port) > _LAST_PORT:
+            if not host or not port.isdecimal() or int(port) > _LAST_PORT:
                 raise SettingsError(f"kafka.bootstrap_servers: {server!r} is not host:port")
 
     @property

@@ -154,18 +154,15 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         A request that began before a rebalance may be answered after it, from where the new turn
         begins to read: were that taken for the old turn's, nobody would read it again.
         """
+        fetched = dict(await super()._fetch_records(*request, **limits))
+        blocks = {tp for tp, found in fetched.items() if isinstance(found[0], list)}
+        for tp in blocks:
+            fetched[tp] = list(chain.from_iterable(fetched[tp]))
         consumer = cast("Consumer", self.consumer)
-        fetched = {
-            tp: list(chain.from_iterable(found)) if consumer.hands_over_batches(tp.topic) else found
-            for tp, found in (await super()._fetch_records(*request, **limits)).items()
-        }
         consumer.note(fetched, request[0])
-        return {
-            tp: [_Fetched(Records.of(records), consumer.turn)]
-            if consumer.hands_over_batches(tp.topic)
-            else records
-            for tp, records in fetched.items()
-        }
+        for tp in blocks:
+            fetched[tp] = [_Fetched(Records.of(fetched[tp]), consumer.turn)]
+        return fetched
 
 
 class ReadOffsets(dict[TP, int | None]):
@@ -289,7 +286,7 @@ class Consumer(aiokafka.Consumer):
                 await self._commit({tp: start})
                 self._committed_offset[tp] = start
         except Exception as error:  # noqa: BLE001  whatever it is, the partition cannot be read
-            if span.turn == self.turn and not self.should_stop:
+            if span.turn == self.turn and not self.app.should_stop:
                 await self.app.crash(error)
         else:
             if span.turn == self.turn:

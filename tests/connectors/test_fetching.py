@@ -128,13 +128,14 @@ def test_no_more_is_taken_at_a_time_than_there_is_room_for():
     assert [{0: [one, two]}, {0: [three], 1: [one]}, {1: [two, three]}, {}] == asyncio.run(taken())
 
 
-def test_what_comes_before_damage_is_read():
+@pytest.mark.parametrize("sound", [[0], [0, 1, 2], [0, 1, 2, 3]])
+def test_what_comes_before_damage_is_read(sound):
     """The position is behind it; the damage is told when it is met again."""
-    damaged = bytearray(log([(3, [0, 1, 2], 1)]))
+    damaged = bytearray(log([(len(sound), [0, 1, 2], 1)]))
     damaged[-1] ^= 1
-    sound = log([(0, [0, 1, 2], 1)])
-    fetcher = Answered(sound + bytes(damaged))
-    assert {0: [[0, 1, 2]]} == asyncio.run(fetcher.taken(100))
-    assert [3] == [at.position for at in fetcher.positions]
+    fetcher = Answered(log([(0, sound, 1)]) + bytes(damaged))
+    assert {0: [sound]} == asyncio.run(fetcher.taken(100))
+    assert [len(sound)] == [at.position for at in fetcher.positions]
+    assert {} == asyncio.run(fetcher.taken(100))  # from where it is fetched anew
     with pytest.raises(CorruptRecordException):
         asyncio.run(Answered(bytes(damaged)).taken(100))

@@ -55,8 +55,7 @@ def test_a_partition_that_cannot_begin_crashes_no_app_that_stops(stopping, crash
 
     consumer = SimpleNamespace(
         turn=1,
-        should_stop=stopping,
-        app=SimpleNamespace(crash=crash),
+        app=SimpleNamespace(crash=crash, should_stop=stopping),
         _keeper_of=lambda _: SimpleNamespace(begin=fail),
     )
     span = Span("clicks", 0, earliest=0, end=9, committed=0, turn=1)

@@ -25,10 +25,12 @@ def workers(bootstrap: str, admin: KafkaAdminClient, tmp_path: Path) -> Iterator
 
 
 def produce(bootstrap: str, topic: str, rows: dict[int, range], codec: str | None = None) -> None:
-    """Send numbers to partitions of a topic."""
+    """Send numbers to partitions of a topic, some twenty in a batch of the log."""
 
     async def send() -> None:
-        client = AIOKafkaProducer(bootstrap_servers=bootstrap, compression_type=codec)
+        client = AIOKafkaProducer(
+            bootstrap_servers=bootstrap, compression_type=codec, max_batch_size=256
+        )
         async with client as producer:
             for partition, numbers in rows.items():
                 for number in numbers:
@@ -147,6 +149,7 @@ def test_full_buffers_do_not_make_the_agent_wait(workers, bootstrap, topic, idle
     workers.start(name, *more, records=20, seconds_per_batch=0.05)
     workers.wait(lambda: {0: 600, 1: 600} == workers.committed(name), "all read")
     batches = workers.batches()
+    assert 20 < len(batches)
     worked = sum(batch["ended"] - batch["began"] for batch in batches)
     assert 1.5 > (batches[-1]["ended"] - batches[0]["began"]) / worked
 
