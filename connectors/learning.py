@@ -11,7 +11,7 @@ from connectors.seen import Seen
 from learners import checkpoint
 from learners.continual import Learner, Report
 from learners.staleness import CONFIDENCE
-from learners.state_file import FILE
+from learners.state_file import FILE, is_name
 from pipeline.drift import alert_id
 from pipeline.events import AlertKind, DriftAlert, Guarantee, SourcePosition
 from pipeline.settings import Settings
@@ -40,7 +40,8 @@ def newest_state(directory: Path) -> Path | None:
 
 def states(directory: Path) -> list[Path]:
     """Return where states are, below a driver's directory; a torn one, of a crash, is none."""
-    return sorted(path.parent for path in directory.glob(f"{_STATES}/[0-9]*/{FILE}"))
+    found = (path.parent for path in directory.glob(f"{_STATES}/*/{FILE}"))
+    return sorted(folder for folder in found if is_name(folder.name))
 
 
 class LearningStage:

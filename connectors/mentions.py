@@ -16,6 +16,7 @@ from connectors.wire import EXCERPT
 
 _ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(["\\/bfnrt]))')
 _SIGNS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_ROWS = (".csv", ".tsv")
 _PACKED = re.compile(r'"data_base64"\s*:\s*"([^"]*)')
 
 
@@ -26,24 +27,25 @@ def mentions(record: str, user: str, *, source: str) -> bool:
     for in what cannot be read, values cannot be told apart.
 
     Args:
-        record: As it is shown: cut to `EXCERPT` characters, bytes that are no text as \xNN.
+        record: As it is shown: of a file cut to `EXCERPT` characters, and bytes that are no text
+            as \xNN.
         user: Who it is about; of "session:s77" a record bears "s77".
         source: The file or topic that the record is of.
     """
     names = {user, user.removeprefix(SESSION_PREFIX)} - {""}
-    return _mentions(record, names, source) or any(
-        data is None or _mentions(data, names, source) for data in _unpacked(record)
+    cut = len(record) >= EXCERPT
+    return _mentions(record, names, source, cut=cut) or any(
+        data is None or _mentions(data, names, source, cut=cut) for data in _unpacked(record)
     )
 
 
-def _mentions(record: str, names: set[str], source: str) -> bool:
+def _mentions(record: str, names: set[str], source: str, *, cut: bool) -> bool:
     texts = [record, _unescaped(record)]
     values = _values_of_json(record)
-    if values is None and source.lower().removesuffix(".gz").endswith((".csv", ".tsv")):
+    if values is None and not cut and source.lower().removesuffix(".gz").endswith(_ROWS):
         values = _values_of_csv(texts)
     if values is not None:
         return not names.isdisjoint(text for value in values for text in (value, value.strip()))
-    cut = len(record) >= EXCERPT
     return any(
         _holds(text, name) or (cut and _breaks_off_in(text, name))
         for text in texts
@@ -95,8 +97,6 @@ def _number_as_text(text: str) -> str:
 
 def _values_of_csv(texts: list[str]) -> list[str] | None:
     """Return the fields at any of the delimiters; None where these do not make a row for sure."""
-    if len(texts[0]) >= EXCERPT:
-        return None
     values: list[str] = []
     fields = 0
     try:

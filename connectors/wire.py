@@ -228,19 +228,6 @@ def decode_rollup(data: bytes) -> Rollup:
     return rollup
 
 
-def encode_reject(reject: Reject) -> bytes:
-    """Write a reject as a line of a rejects file, the record cut to `EXCERPT` characters."""
-    record = reject.record
-    return msgspec.json.encode(
-        {
-            "source": reject.source,
-            "line": reject.position,
-            "reason": reject.reason,
-            "record": None if record is None else excerpt(record).decode(errors="replace"),
-        }
-    )
-
-
 def excerpt(record: bytes) -> bytes:
     """Return the first `EXCERPT` characters of a record."""
     return (

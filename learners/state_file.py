@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 FILE = "learner.state"
@@ -13,8 +14,16 @@ _START_OVER = (
 )
 
 
+_NAME = re.compile(r"-?\d+")
+
+
 class StateError(ValueError):
     """A learner's saved state is missing, damaged, or of other settings."""
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a text names a state: the end of the newest window in it, in milliseconds."""
+    return _NAME.fullmatch(text) is not None
 
 
 def seal(content: bytes) -> bytes:

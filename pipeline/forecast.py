@@ -153,15 +153,20 @@ class Forecaster:
         ]
 
     def _score(self, horizon: Horizon, made: Made, ahead: int, rollup: Rollup) -> None:
-        actual = np.array([rollup.counts.get(name, 0) for name in made.shares], np.float64)
-        expected, low, high = self._intervals(made, ahead)
+        unknown = rollup.unknown(made.shares)
+        known = np.array([name not in unknown for name in made.shares])
+        if not known.any():
+            return
+        counts = [rollup.counts.get(name, 0) for name in made.shares]
+        actual = np.array(counts, np.float64)[known]
+        expected, low, high = (bound[known] for bound in self._intervals(made, ahead))
         below, above = actual < low, actual > high
         horizon.judged += len(actual)
         horizon.covered += int((~below & ~above).sum())
         tail = (1 - self._trends.coverage) / 2
         horizon.below = _step(horizon.below, tail, float(below.mean()))
         horizon.above = _step(horizon.above, tail, float(above.mean()))
-        misses = (actual - expected) / self._spreads(made, ahead)
+        misses = (actual - expected) / self._spreads(made, ahead)[known]
         bins = np.bincount(np.searchsorted(EDGES, misses), minlength=len(EDGES) + 1)
         weight = 1 / (len(actual) + POOL)
         horizon.misses = (DECAY * np.array(horizon.misses) + weight * bins).tolist()

@@ -13,7 +13,7 @@ import msgspec
 from scipy.special import stdtrit
 
 from pipeline.events import Interest
-from pipeline.rollups import SAMPLED_ITEMS, Rollup
+from pipeline.rollups import FURTHER, SAMPLED_ITEMS, Rollup
 from pipeline.volume import Volume
 
 RATE = 0.001
@@ -110,8 +110,10 @@ class Inputs:
         if off and self.state.faulty < ACCEPTED:
             self.state.faulty += 1
             return fault
-        self._learn(rollup, shares, at_once=bool(off))
-        self.state.faulty = 1 if loud else 0
+        small = max(sum(rollup.types.values()), rollup.total) < self._least
+        self._learn(rollup, {} if small else shares, at_once=bool(off))
+        if loud or not small:
+            self.state.faulty = 1 if loud else 0
         return fault
 
     def _fault(
@@ -177,8 +179,8 @@ class Inputs:
             self.state.limit = min(self.state.limit, max(rollup.items))
         kept = [item for item in nsmallest(KNOWN_ITEMS, known) if item <= self.state.limit]
         self.state.known = {item: known[item] for item in kept}
-        if max(sum(rollup.types.values()), rollup.total) < self._least:
-            return  # a share of few events, or of none at night, says nothing of the next day
+        if not shares:
+            return  # one of few events, or of none at night, says nothing of the next day
         for name in sorted(self.state.signals.keys() | shares.keys()):
             share = shares.get(name, 0.0)
             signal = self.state.signals.setdefault(name, Signal(share, 0.0, 0))
@@ -200,7 +202,7 @@ def _rank(named: tuple[str, Signal]) -> tuple[bool, float, str]:
 def _shares(rollup: Rollup, state: InputsState) -> dict[str, float]:
     """Return the share of each type, of items never met and of events without a category."""
     events = max(sum(rollup.types.values()), 1)
-    shares = {f"type {name}": n / events for name, n in rollup.types.items()}
+    shares = {f"type {name}": n / events for name, n in rollup.types.items() if name != FURTHER}
     shares[UNCATEGORISED] = rollup.uncategorised / max(rollup.total, 1)
     known = state.known
     limit = max(known) if len(known) == KNOWN_ITEMS else state.limit

@@ -107,14 +107,23 @@ class Levels:
             for name, level in self.state.levels.items()
         }
 
-    def judge(self, start: int, counts: Mapping[str, int], total: int, rate: float) -> Findings:
+    def judge(
+        self,
+        start: int,
+        counts: Mapping[str, int],
+        total: int,
+        rate: float,
+        *,
+        unknown: Collection[str] = (),
+    ) -> Findings:
         """Find the parts of a window that left their share, at a false discovery rate.
 
-        One that moved as it did in that week of the last year, or less, is not among them.
+        One that moved as it did in that week of the last year, or less, is not among them; nor is
+        one whose count is unknown.
         """
         names = [
             name
-            for name in sorted(self.state.levels.keys() | counts.keys())
+            for name in sorted((self.state.levels.keys() | counts.keys()) - set(unknown))
             if max(counts.get(name, 0), self.expected(name, total) * total) >= self._least
         ]
         if not names or self.state.windows < self._warm_up:

@@ -13,7 +13,7 @@ import msgspec
 
 from pipeline.events import USER_KINDS, DriftAlert, Interest
 from pipeline.levels import RETURN, Levels, LevelsState
-from pipeline.rollups import Rollup
+from pipeline.rollups import FURTHER, Rollup
 
 LEADING = 0.5
 """One category at least moves by this part of the least shift: many small causes are not one."""
@@ -63,15 +63,16 @@ class Population:
         if not users:
             return None
         counts = Counter(name for met in users for name in met)
-        found = self._levels.judge(rollup.start, counts, len(users), rate)
+        unknown = rollup.unknown(self._levels.state.levels)
+        found = self._levels.judge(rollup.start, counts, len(users), rate, unknown=unknown)
         news = {n: z for n, z in found.residuals.items() if n not in self.state.told}
         unfolding = self.state.unfolding > 0
         shift = None if unfolding else self._shift(rollup, users, counts, news, found.threshold)
-        self._levels.learn(rollup.start, counts, len(users), changed=found.changed)
+        self._levels.learn(rollup.start, counts, len(users), changed=found.changed, frozen=unknown)
         self.state.told = {n: left - 1 for n, left in self.state.told.items() if left > 1}
         if shift or unfolding:
             self.state.told |= dict.fromkeys(found.residuals, RETURN)
-        else:
+        elif FURTHER not in rollup.counts:  # else some of what they met is left out
             self.state.usual = users
         self.state.unfolding = UNFOLDING if shift else max(self.state.unfolding - 1, 0)
         return shift

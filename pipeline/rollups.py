@@ -9,10 +9,10 @@ sketches"), and its size estimates how many there are (Beyer et al. 2007).
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, pairwise
 from typing import TypeVar
 
 import msgspec
@@ -31,9 +31,13 @@ SAMPLED_CATEGORIES = 64
 """Categories of a sampled user that are kept."""
 
 COUNTED_CATEGORIES = 100_000
-"""Categories of a window that are counted each, so that a rollup is no larger than a message."""
+"""Categories of a window that are counted each."""
+COUNTED_TYPES = 1000
+"""Types of events of a window that are: a producer may make one of every event."""
+NAMES_BYTES = 12 << 20
+"""JSON of the names of categories that are counted each: a rollup has to fit into a message."""
 FURTHER = "\0further"
-"""What all others are counted as; no event's category has a NUL."""
+"""What all others are counted as; no event's category or type has a NUL."""
 
 _FURTHER = 2**64 - 1
 """Its symbol: the largest, and so none of the smallest."""
@@ -46,11 +50,11 @@ class Rollup(msgspec.Struct, frozen=True, kw_only=True):
     """What the window start <= time < end of one source held.
 
     `counts` has the events that count by category, `types` all events by type, `uncategorised`
-    those that bear no category. Of more than `COUNTED_CATEGORIES` the smallest symbols are counted,
-    and all others as `FURTHER`. `users` has sampled users by their symbol, each with the categories
-    met, as places in `counts`; `items` the sampled items by symbol, with their events. `position`
-    is the place in the source of the event that closed the window; `cut` tells that none did: the
-    source ended within it.
+    those that bear no category. Of more of them than can be counted each, those with the smallest
+    symbols are, and all others as `FURTHER`. `users` has sampled users by their symbol, each with
+    the categories met, as places in `counts`; `items` the sampled items by symbol, with their
+    events. `position` is the place in the source of the event that closed the window; `cut` tells
+    that none did: the source ended within it.
     """
 
     start: int
@@ -76,6 +80,10 @@ class Rollup(msgspec.Struct, frozen=True, kw_only=True):
             return len(self.users)
         return round((len(self.users) - 1) / (max(self.users) / 2**64))
 
+    def unknown(self, categories: Iterable[str]) -> set[str]:
+        """Return those of some categories that may be among the `FURTHER`, and are not counted."""
+        return set(categories) - self.counts.keys() if FURTHER in self.counts else set()
+
 
 class Open(msgspec.Struct, kw_only=True):
     """A window still open: as in `Rollup`, categories by symbol."""
@@ -88,8 +96,12 @@ class Open(msgspec.Struct, kw_only=True):
 
 
 class RollupsState(msgspec.Struct, kw_only=True):
-    """The windows still open by their start, and how far event time has come."""
+    """The windows still open by their start, and how far event time has come.
 
+    `size` is their length in milliseconds; 0 in a state of before it was kept.
+    """
+
+    size: int = 0
     source: str = ""
     newest: int = -(2**62)
     open: dict[int, Open] = {}
@@ -100,7 +112,7 @@ class Rollups:
     """Counts events by window, and hands over the windows that have closed.
 
     A window is closed by the first event that is `lateness` past its end. What comes for it after
-    that is counted in `state.late`.
+    that is counted in `state.late`. Windows open under another length are dropped.
     """
 
     def __init__(self, settings: Settings, state: RollupsState, names: Names) -> None:
@@ -108,6 +120,9 @@ class Rollups:
         self._lateness = int(settings.interests.lateness)
         self._names = names
         self.state = state
+        if state.size not in {0, self._size}:
+            state.open.clear()
+        state.size = self._size
 
     def add(
         self,
@@ -139,7 +154,7 @@ class Rollups:
             rows = rows[counted[rows]]
             _tally(window.counts, category[rows])
             if len(window.counts) > 2 * COUNTED_CATEGORIES:
-                _fold(window.counts)
+                _fold(window.counts, COUNTED_CATEGORIES)
             window.uncategorised += int((clicks.category.codes[rows] == NO_CODE).sum())
             _sample_users(window.users, user[rows], category[rows])
             _sample_items(window, item[rows])
@@ -163,13 +178,14 @@ class Rollups:
 
     def _close(self, start: int, position: int) -> Rollup:
         window = self.state.open.pop(start)
-        _fold(window.counts)
+        _fold(window.counts, COUNTED_CATEGORIES)
+        _fit(window.counts, self._name)
         place = {number: place for place, number in enumerate(sorted(window.counts))}
         return Rollup(
             start=start,
             end=start + self._size,
             counts={self._name(number): window.counts[number] for number in place},
-            types=dict(sorted(window.types.items())),
+            types=dict(sorted(_folded(window.types, COUNTED_TYPES).items())),
             uncategorised=window.uncategorised,
             users={
                 user: sorted(place[category] for category in met if category in place)
@@ -195,20 +211,19 @@ def merged(rollups: Sequence[Rollup]) -> Rollup:
         counts.update(rollup.counts)
         types.update(rollup.types)
         items.update(rollup.items)
-    if len(counts) > COUNTED_CATEGORIES:
-        counts = _folded(counts)
-    place = {name: place for place, name in enumerate(sorted(counts))}
+    kept = _folded(counts, COUNTED_CATEGORIES, min(map(_limit, rollups)))
+    place = {name: place for place, name in enumerate(sorted(kept))}
     users: dict[int, set[int]] = {}
     for rollup in rollups:
         names = list(rollup.counts)
         for user, met in rollup.users.items():
-            kept = (names[category] for category in met)
-            users.setdefault(user, set()).update(place[name] for name in kept if name in place)
+            told = (names[category] for category in met)
+            users.setdefault(user, set()).update(place[name] for name in told if name in place)
     return Rollup(
         start=first.start,
         end=first.end,
-        counts={name: counts[name] for name in place},
-        types=dict(sorted(types.items())),
+        counts={name: kept[name] for name in place},
+        types=dict(sorted(_folded(types, COUNTED_TYPES).items())),
         uncategorised=sum(rollup.uncategorised for rollup in rollups),
         users={user: sorted(met) for user, met in _smallest(users, SAMPLED_USERS).items()},
         items=_smallest(items, SAMPLED_ITEMS),
@@ -223,6 +238,8 @@ def _add_types(window: Open, clicks: Clicks, rows: NDArray[np.intp]) -> None:
     for code, n in zip(codes.tolist(), times.tolist(), strict=True):
         name = clicks.event_type.values[code] if code != NO_CODE else ""
         window.types[name] = window.types.get(name, 0) + n
+    if len(window.types) > 2 * COUNTED_TYPES:
+        window.types = _folded(window.types, COUNTED_TYPES)
 
 
 def _tally(counts: dict[int, int], symbols: Symbols) -> None:
@@ -231,20 +248,41 @@ def _tally(counts: dict[int, int], symbols: Symbols) -> None:
         counts[number] = counts.get(number, 0) + n
 
 
-def _fold(counts: dict[int, int]) -> None:
+def _fold(counts: dict[int, int], most: int) -> None:
+    """Count all but the smallest symbols as one."""
     total = sum(counts.values())
     counts.pop(_FURTHER, None)
-    _cut(counts, COUNTED_CATEGORIES)
+    _cut(counts, most)
     if further := total - sum(counts.values()):
         counts[_FURTHER] = further
 
 
-def _folded(counts: Counter[str]) -> Counter[str]:
-    """Fold counts by name; what is kept is so in every part, as it has the smallest symbols."""
+def _fit(counts: dict[int, int], name: Callable[[int], str]) -> None:
+    """Fold counts until the names fit into a message."""
+    numbers = sorted(counts)
+    sizes = [len(msgspec.json.encode(name(number))) for number in numbers]
+    fitting = bisect_right(list(accumulate(sizes)), NAMES_BYTES)
+    if fitting < len(numbers):
+        _fold(counts, fitting)
+
+
+def _folded(counts: dict[str, int], most: int, limit: int = _FURTHER) -> dict[str, int]:
+    """Fold counts by name: all but so many, all with symbols above a limit, what does not fit."""
+    whole = limit == _FURTHER and len(counts) <= most
+    if whole and len(msgspec.json.encode(list(counts))) <= NAMES_BYTES:
+        return counts
     numbers = {_FURTHER if name == FURTHER else symbol(name): name for name in counts}
     folded = {number: counts[name] for number, name in numbers.items()}
-    _fold(folded)
-    return Counter({numbers.get(number, FURTHER): n for number, n in folded.items()})
+    _fold(folded, min(most, bisect_right(sorted(folded), limit)))
+    _fit(folded, lambda number: numbers.get(number, FURTHER))
+    return {numbers.get(number, FURTHER): n for number, n in folded.items()}
+
+
+def _limit(rollup: Rollup) -> int:
+    """Return the symbol up to which every category that a source met is counted."""
+    if FURTHER not in rollup.counts:
+        return _FURTHER
+    return max((symbol(name) for name in rollup.counts if name != FURTHER), default=0)
 
 
 def _sample_users(users: dict[int, set[int]], user: Symbols, category: Symbols) -> None:
@@ -278,8 +316,9 @@ def _within(sample: dict[int, _Sampled], symbols: Symbols, most: int) -> NDArray
 
 
 def _cut(sample: dict[int, _Sampled], most: int) -> None:
-    for number in sorted(sample)[most:]:
-        del sample[number]
+    if len(sample) > most:
+        for number in sorted(sample)[most:]:
+            del sample[number]
 
 
 def _smallest(sample: dict[int, _Sampled], most: int) -> dict[int, _Sampled]:

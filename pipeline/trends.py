@@ -106,11 +106,11 @@ class Trends:
         counts = self._without_shifts(rollup)
         total = sum(counts.values())
         counts.pop(FURTHER, None)
-        found = self._categories.judge(rollup.start, counts, total, self._rate)
+        unknown = rollup.unknown(self._categories.state.levels)
+        found = self._categories.judge(rollup.start, counts, total, self._rate, unknown=unknown)
         alerts += [self._category_alert(name, rollup, found) for name in found.residuals]
-        self._categories.learn(
-            rollup.start, counts, total, changed=found.changed, frozen=self._population.told
-        )
+        frozen = unknown.union(self._population.told)
+        self._categories.learn(rollup.start, counts, total, changed=found.changed, frozen=frozen)
         return alerts
 
     def _without_shifts(self, rollup: Rollup) -> dict[str, int]:

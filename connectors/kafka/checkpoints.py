@@ -137,8 +137,10 @@ async def publish(
     messages = [*map(alert_message, lesson.alerts), _learned_message(learned, end)]
     await publisher.publish(messages)
     if packed is not None and packed.manifest.decision == "promoted":
+        number = packed.manifest.id
         with checkpoint.alone(checkpoints):
-            if checkpoint.champion(checkpoints) == packed.manifest.id:
+            gone = number in checkpoint.rolled_back(checkpoints)  # written before the champion is
+            if checkpoint.champion(checkpoints) == number and not gone:
                 await publisher.publish([_champion_message(packed.manifest)])
 
 

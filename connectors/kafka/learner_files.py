@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from connectors.kafka.spool import Spool
 from connectors.log import write_atomically
-from learners.state_file import unseal
+from learners.state_file import is_name, unseal
 from pipeline.windows import WindowsState
 
 
@@ -130,10 +130,10 @@ class LearnerFiles:
         path = self.directory / name
         if not path.exists():
             return ""
-        content = path.read_bytes()
-        if not content.isdigit():
+        content = path.read_bytes().decode(errors="replace")
+        if not is_name(content):
             raise _damaged(path)
-        return content.decode()
+        return content
 
 
 def _damaged(path: Path) -> LearnerFilesError:

@@ -18,7 +18,7 @@ from connectors.kafka.spool import Spool
 from pipeline.settings import Settings, SettingsError
 from pipeline.windows import Window
 
-_PASSWORD = re.compile("://[^/@]*:[^@]*@")
+_PASSWORD = re.compile(r"://[^/@]*:(?!\d+/)[^@]*@")
 
 STOP_SECONDS = 10.0
 """How long the process may take to end when its input has."""

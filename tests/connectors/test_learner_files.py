@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from connectors.cli import Exit, _code_of, app
 from connectors.kafka.learner_files import LearnerFiles, LearnerFilesError
+from connectors.learning import states
 from learners import state
 
 DAMAGE = {
@@ -27,6 +28,15 @@ def test_a_window_that_a_crash_has_torn_is_deleted(tmp_path):
         left = list((tmp_path / "windows").iterdir())
 
     assert [] == left
+
+
+def test_windows_from_before_1970_have_states_too(tmp_path):
+    """Their ends, which name the states, are negative."""
+    files = LearnerFiles(tmp_path)
+    files.record("-604800000")
+    state.write(tmp_path / "learner" / "-604800000", state.State())
+    assert "-604800000" == files.learnt()
+    assert [tmp_path / "learner" / "-604800000"] == states(tmp_path)
 
 
 def started(home, *lines):

@@ -10,6 +10,8 @@ from connectors.wire import EXCERPT
 
 CUT = '{"page":"' + "x" * (EXCERPT - 11)
 EVENT = '{"specversion": "1.0", "data_base64": "%s"}'
+LONG = b64encode(b'{"page": "%b", "user_id": "annabella"}' % (b"x" * 315)).decode()
+BASE64_CUT = EVENT.replace("1.0", " 1.0") % LONG  # " 1.0" has the cut fall on whole bytes
 
 MENTIONED = {
     "as JSON escapes it": (r'{"user_id": "\u00e9va", "timestamp": "x"}', "éva", "c.jsonl"),
@@ -20,6 +22,7 @@ MENTIONED = {
     "under a repeated key": ('{"user_id": "7", "user_id": "8"}', "7", "c.jsonl"),
     "in base64": (EVENT % b64encode(b'{"user_id": "7"}').decode(), "7", "clicks/0"),
     "in base64 that breaks off": (EVENT % "abc", "7", "clicks/0"),
+    "in base64 cut within the name": (BASE64_CUT[:EXCERPT], "annabella", "c.jsonl"),
     "in broken JSON": ('{"user_id": "7", "item_id": ', "7", "clicks/0"),
     "escaped in broken JSON": (r'{"user_id": "\u00e9va", "item_id": ', "éva", "c.jsonl"),
     "in CSV": ("never,7,a", "7", "c.csv"),

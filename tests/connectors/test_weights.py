@@ -36,7 +36,10 @@ def test_an_address_that_cannot_be_written_is_a_settings_error(monkeypatch, addr
         checkpoints.fetch(address)
 
 
-@pytest.mark.parametrize("address", ["", "models", "/models", "file:///models", "memory://models"])
+@pytest.mark.parametrize(
+    "address",
+    ["", "models", "/models", "file:///models", "memory://models", "memory://h:8020/user/me@corp"],
+)
 def test_an_address_that_needs_nothing_more_is_taken(address):
     """The bus, a folder, and what fsspec has of its own."""
     check_address(address)

@@ -7,7 +7,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from connectors import wire
-from connectors.validate import Reject
 from pipeline.events import (
     AlertKind,
     AlertState,
@@ -216,15 +215,6 @@ def test_profile_bytes_stay_as_they_are():
     """The wire form of a profile, version 1, byte for byte."""
     assert PROFILE_BYTES == wire.encode_profile(PROFILE)
     assert PROFILE == wire.decode_profile(PROFILE_BYTES)
-
-
-def test_reject_bytes_stay_as_they_are():
-    """A line of a rejects file; a record is cut, and readable whatever its bytes."""
-    reject = Reject(source="a.csv", position=7, reason="why", record=b"\xff" + b"x" * 600)
-
-    assert (
-        b'{"source":"a.csv","line":7,"reason":"why","record":"\xef\xbf\xbd' + b"x" * 499 + b'"}'
-    ) == wire.encode_reject(reject)
 
 
 text = st.text(max_size=6)

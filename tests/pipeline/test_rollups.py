@@ -53,9 +53,9 @@ def named(rollup):
 )
 def test_partitions_add_up_to_the_whole(rows, partition_of, most, batch):
     """Counts and samples, however small, do not depend on a user's partition, nor on batches."""
-    bounds = "SAMPLED_USERS", "SAMPLED_ITEMS", "SAMPLED_CATEGORIES", "COUNTED_CATEGORIES"
+    samples = "SAMPLED_USERS", "SAMPLED_ITEMS", "SAMPLED_CATEGORIES"
     with pytest.MonkeyPatch.context() as patch:
-        for bound in bounds:
+        for bound in (*samples, "COUNTED_CATEGORIES", "COUNTED_TYPES"):
             patch.setattr(rollups, bound, most)
         parts = [[], [], []]
         for row in rows:
@@ -76,6 +76,46 @@ def test_categories_past_the_bound_are_counted_as_one(monkeypatch):
     trends = Trends(PATIENT)
     trends.add(rollup)
     assert rollup.counts.keys() - {rollups.FURTHER} == trends.state.categories.levels.keys()
+
+
+@given(logs, st.lists(st.integers(0, 2), min_size=8, max_size=8), st.integers(0, 16))
+def test_what_is_counted_by_name_is_so_in_full(rows, partition_of, room):
+    """However little room partitions have for names: the rest is one sum, and all is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        parts = [[], [], []]
+        for row in rows:
+            parts[partition_of[int(row["user"][1:])]].append(row)
+        whole = rolled(rows)
+        patch.setattr(rollups, "NAMES_BYTES", room)
+        apart = [rolled(part, f"p{n}") for n, part in enumerate(parts) if part]
+    for start, full in whole.items():
+        together = merged([windows[start] for windows in apart if start in windows])
+        named = {n: events for n, events in together.counts.items() if n != rollups.FURTHER}
+        assert named == {name: full.counts[name] for name in named}
+        assert full.total == together.total
+
+
+def test_names_that_fill_a_message_are_counted_as_one(monkeypatch):
+    """So are types of which a producer makes one of every event; no event is left out."""
+    monkeypatch.setattr(rollups, "NAMES_BYTES", 1000)
+    rows = [
+        {"user": "u", "category": f"{n % 90:030}", "type": f"t{n}", "item": "i", "time": n}
+        for n in range(3000)
+    ]
+    [rollup] = rolled(rows, batch=90).values()
+    assert 1000 // 32 + 1 == len(rollup.counts)
+    assert len(rollup.types) <= 1000 // len('"t100"')
+    assert (3000, 3000) == (rollup.total, sum(rollup.types.values()))
+
+
+def test_windows_of_another_length_are_dropped():
+    """They would close as if all that they hold had come in the new length."""
+    weekly = from_toml('[interests]\nlateness = "30d"\n[trends]\nwindow = "7d"\n')
+    engine = Engine(weekly)
+    engine.process(clicks([{"user": "u", "item": "i", "time": 3 * DAY}]))
+    progress = engine.changes().progress
+    assert 1 == len(Engine(weekly, progress=progress).drain())
+    assert [] == Engine(PATIENT, progress=progress).drain()
 
 
 def test_a_sample_tells_how_many_users_there_are():

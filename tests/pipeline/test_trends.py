@@ -4,10 +4,11 @@ import random
 
 import pytest
 
+from pipeline import rollups
 from pipeline.events import AlertKind
 from pipeline.inputs import MOST_SIGNALS, UNCATEGORISED
 from pipeline.levels import WEEKS
-from pipeline.rollups import Rollup
+from pipeline.rollups import Rollup, merged
 from pipeline.settings import Settings, from_toml
 from pipeline.trends import Trends
 from pipeline.volume import WEEK
@@ -98,6 +99,50 @@ def test_a_producer_is_held_against_the_days_not_the_nights(night):
         alerts = trends.add(rollup).alerts if day else []
         found += [(number, [i.category for i in a.after]) for a in alerts if number >= 24 * 2]
     assert [(24 * 15 + 8, ["type buy"])] == found
+
+
+@pytest.mark.parametrize(("hours", "broken"), [(12, 24 * 15), (1, 24 * 15 + 10)])
+def test_quiet_nights_make_no_news_of_a_break_that_lasts(hours, broken):
+    """However few windows a day has: it is told once, and in the end is how things are."""
+    trends, found = Trends(from_toml(f'[trends]\nwindow = "{hours}h"\n')), []
+    for number in range(24 // hours * 30):
+        begins = number * hours
+        day = 900 if 8 <= (begins + 8) % 24 < 20 else 6
+        bought = day // 15 if begins < broken else 0
+        rollup = Rollup(
+            start=begins * WEEK // 168,
+            end=(begins + hours) * WEEK // 168,
+            counts={"a": day // 2, "b": day // 2},
+            types={"view": day - bought, "buy": bought},
+            source="s",
+            position=number,
+        )
+        alerts = trends.add(rollup).alerts
+        found += [[i.category for i in a.after] for a in alerts if begins >= broken]
+    assert [["type buy"]] == found
+    assert 0 == trends.state.inputs.faulty
+
+
+def test_a_flood_of_new_categories_moves_nobody(monkeypatch):
+    """Those that are no longer counted, as there are too many, are unknown and not gone."""
+    monkeypatch.setattr(rollups, "COUNTED_CATEGORIES", 100)
+    trends, found = Trends(Settings()), []
+    for week in range(16):
+        counts = {f"large{n}": 1200 for n in range(8)}
+        small = {f"c{n}": 20 for n in range(85)}
+        counts |= small if week < 11 else {f"c{n}": 4 for n in range(425)}
+        met = {user: sorted((user + n) % 8 for n in range(3)) for user in range(400)}
+        whole = Rollup(
+            start=week * WEEK,
+            end=(week + 1) * WEEK,
+            counts=counts,
+            users=met,
+            source="s",
+            position=week,
+        )
+        found += [(week, alert.kind) for alert in trends.add(merged([whole])).alerts]
+    assert [] == found
+    assert 8 == sum(name.startswith("large") for name in trends.state.categories.levels)
 
 
 def test_a_type_of_every_event_is_not_remembered_for_ever():
