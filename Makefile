@@ -46,6 +46,7 @@ bench: $(STAMP) ## speed, memory and quality, beside what they are compared with
 	@$(BIN)/python -m bench.interest
 	@$(BIN)/python -m bench.scale $(if $(SCALE),--big)
 	@$(BIN)/python -m bench.live
+	@$(BIN)/python -m bench.pair
 	@$(BIN)/python -m bench.latency
 	@$(BIN)/python -m bench.recovery
 	@$(BIN)/python -m bench.decoding $(wildcard ../shared/data/online_retail/events.csv.gz) build/bench/complete_journey.parquet

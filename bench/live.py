@@ -155,13 +155,18 @@ def _followed(port: int, count: int, seconds: float) -> float:
 
 def offsets(port: int) -> int:
     """Return how many records a worker has dealt with, by its metrics."""
+    return sum(offsets_by_source(port).values())
+
+
+def offsets_by_source(port: int) -> dict[str, int]:
+    """Return how far a worker has come in each of its partitions; nothing before it answers."""
     address = f"http://127.0.0.1:{port}/metrics"
     with suppress(OSError), urllib.request.urlopen(address) as answer:
-        lines = answer.read().decode().splitlines()
-        return int(
-            sum(float(text.split()[-1]) for text in lines if text.startswith("driftline_offset{"))
-        )
-    return 0
+        lines = [line.rsplit(maxsplit=1) for line in answer.read().decode().splitlines()]
+        return {
+            name: int(float(value)) for name, value in lines if name.startswith("driftline_offset{")
+        }
+    return {}
 
 
 def main() -> None:

@@ -361,6 +361,11 @@ def _pair(text: str) -> tuple[str, str]:
 def main() -> None:
     """Run the command line; every foreseen error is one line and an exit code."""
     try:
+        for word in sys.argv:
+            word.encode()
+    except UnicodeEncodeError:
+        _fail(ValueError("a word of the command line is not UTF-8"), Exit.USAGE)
+    try:
         app()
     except Exception as error:
         code = _code_of(error)
