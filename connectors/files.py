@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from connectors.layout import full_names
-from connectors.readers.base import Chunk, FileError, open_file
+from connectors.readers.base import Chunk, EmptyFileError, FileError, open_file
 from connectors.readers.delimited import read_csv
 from connectors.readers.json_lines import read_jsonl
 from connectors.readers.lines import Lines
@@ -21,6 +22,8 @@ from pipeline.events import Clicks, concatenate
 from pipeline.settings import Source
 
 __all__ = ["FileError", "Reading", "read"]
+
+log = logging.getLogger(__name__)
 
 SOURCE = "file"
 """The name of the log that files make up, whatever their paths."""
@@ -62,13 +65,21 @@ class Reading(Iterator[tuple[Clicks, list[Reject]]]):
     def _streamed(self) -> Iterator[tuple[Clicks, list[Reject]]]:
         position = 0
         before = 0
+        empty: list[EmptyFileError] = []
         for path, reader, size in zip(self._paths, self._readers, self._sizes, strict=True):
-            for chunk in reader(path, self._given, self._batch_size):
-                self._bytes_read = before + chunk.bytes_read
-                yield self._validated(path, chunk, position)
-                position += len(chunk.places)
+            try:
+                for chunk in reader(path, self._given, self._batch_size):
+                    self._bytes_read = before + chunk.bytes_read
+                    yield self._validated(path, chunk, position)
+                    position += len(chunk.places)
+            except EmptyFileError as error:
+                empty.append(error)
             before += size
             self._bytes_read = before
+        if empty and not position:
+            raise empty[0]
+        for fault in empty:
+            log.warning("%s", fault)
 
     def _validated(self, path: Path, chunk: Chunk, first: int) -> tuple[Clicks, list[Reject]]:
         position = np.arange(first, first + len(chunk.places))

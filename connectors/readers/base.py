@@ -14,6 +14,10 @@ class FileError(ValueError):
     """A file cannot be read; the message says which, where, and how to mend it."""
 
 
+class EmptyFileError(FileError):
+    """A file holds no event; among others that is no fault, as such are written, too."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
     """A batch of n events of a file."""

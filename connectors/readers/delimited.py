@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from connectors.layout import LayoutError, recognise
-from connectors.readers.base import Chunk, FileError
+from connectors.readers.base import Chunk, EmptyFileError, FileError
 from connectors.readers.lines import MAX_LINE, Lines
 from connectors.validate import RawClicks
 
@@ -55,13 +55,13 @@ def read_csv(path: Path, given: Mapping[str, str], size: int) -> Iterator[Chunk]
                 empty = False
                 yield _chunk(rows, header, lines.bytes_read)
         if empty:
-            raise FileError(f"{path}: has a header but no events. Check how it was written")
+            raise EmptyFileError(f"{path}: has a header but no events. Check how it was written")
 
 
 def _read_header(path: Path, lines: Lines, given: Mapping[str, str]) -> _Header:
     line = b"".join(lines.take(1)).removeprefix(_BOM)
     if not line.strip():
-        raise FileError(f"{path}: is empty or begins with an empty line; a header is needed")
+        raise EmptyFileError(f"{path}: is empty or begins with an empty line; a header is needed")
     if b"\0" in line or len(line) > MAX_LINE:
         raise FileError(f"{path}: is no text in UTF-8. Convert it to UTF-8, CSV or JSONL")
     text = line.decode(errors="replace")

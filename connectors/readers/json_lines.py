@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from connectors.envelope import opened
-from connectors.layout import LayoutError, recognise
-from connectors.readers.base import Chunk, FileError
+from connectors.layout import FIELDS, LayoutError, recognise
+from connectors.readers.base import Chunk, EmptyFileError, FileError
 from connectors.readers.lines import Lines
 from connectors.wire import ClickDecoder
 
@@ -19,8 +19,9 @@ _BOM = b"\xef\xbb\xbf"
 def read_jsonl(path: Path, given: Mapping[str, str], size: int) -> Iterator[Chunk]:
     """Read a JSONL file; a map's "data.user.id" is a key of nested objects.
 
-    Fields that the map leaves out are recognised among the keys of the first batch. Of structured
-    CloudEvents the data are read, unless the map itself leads through them.
+    Fields that the map leaves out are recognised among the keys of the first batch; those that come
+    later, by our own names. Of structured CloudEvents the data are read, unless the map itself
+    leads through them.
 
     Args:
         path: The file, plain or gzip.
@@ -40,7 +41,7 @@ def read_jsonl(path: Path, given: Mapping[str, str], size: int) -> Iterator[Chun
             if not places:
                 continue
             records = [taken[place - first] for place in places]
-            decoder = decoder or ClickDecoder(_fields(path, records, given))
+            decoder = decoder or ClickDecoder(_later(_fields(path, records, given)))
             yield Chunk(
                 raw=decoder.columns(records),
                 places=places,
@@ -48,7 +49,7 @@ def read_jsonl(path: Path, given: Mapping[str, str], size: int) -> Iterator[Chun
                 bytes_read=lines.bytes_read,
             )
         if decoder is None:
-            raise FileError(f"{path}: is empty. Check how it was written")
+            raise EmptyFileError(f"{path}: is empty. Check how it was written")
 
 
 def _fields(path: Path, records: Sequence[bytes], given: Mapping[str, str]) -> dict[str, str]:
@@ -72,6 +73,12 @@ def _fields(path: Path, records: Sequence[bytes], given: Mapping[str, str]) -> d
     flat = [key for key in keys if "." not in key]  # a dot would be read as a path
     nested = [name for name in given.values() if "." in name and name.split(".")[0] in keys]
     return _recognised(path, [*flat, *nested], given, spare=["timestamp"] if enveloped else [])
+
+
+def _later(fields: dict[str, str]) -> dict[str, str]:
+    """Add what may come yet, where its name does not stand for something else."""
+    taken = {key.split(".")[0] for key in fields.values()}
+    return {field: field for field in FIELDS.values() if field not in taken} | fields
 
 
 def _recognised(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from connectors.layout import LayoutError, recognise
-from connectors.readers.base import Chunk, FileError, open_file
+from connectors.readers.base import Chunk, EmptyFileError, FileError, open_file
 from connectors.validate import Encoded, RawClicks, RawTimes
 
 _BROKEN = (pa.ArrowException, OSError)
@@ -39,7 +39,7 @@ def read_parquet(path: Path, given: Mapping[str, str], size: int) -> Iterator[Ch
         fields = _fields(path, file.schema_arrow, given)
         rows = file.metadata.num_rows
         if not rows:
-            raise FileError(f"{path}: has columns but no rows. Check how it was written")
+            raise EmptyFileError(f"{path}: has columns but no rows. Check how it was written")
         total = path.stat().st_size
         first = 1
         for batch in _batches(path, file, sorted(set(fields.values())), size):
@@ -54,6 +54,11 @@ def _fields(path: Path, schema: pa.Schema, given: Mapping[str, str]) -> dict[str
     except LayoutError as error:
         raise FileError(f"{path}: {error}") from None
     for field, column in fields.items():
+        if schema.names.count(column) > 1:
+            raise FileError(
+                f"{path}: has more than one column {column!r}, for {field}. Give each a name of "
+                f"its own, or name another: --map {field}=COLUMN"
+            )
         kind = schema.field(column).type
         if not _readable(kind, timestamp=field == "timestamp"):
             raise FileError(
@@ -130,7 +135,8 @@ def _encode(array: pa.Array) -> Encoded:
     encoded = array.dictionary_encode(null_encoding="encode")
     values = encoded.dictionary.to_pylist()
     if array.type in (pa.binary(), pa.large_binary()):
-        values = [value and value.decode(errors="surrogateescape") for value in values]
+        decoded = (value and value.decode(errors="surrogateescape") for value in values)
+        values = [value or None for value in decoded]  # no text is no value, as in CSV
     return Encoded(values, _integers(encoded.indices))
 
 

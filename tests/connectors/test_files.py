@@ -377,3 +377,24 @@ def test_online_retail_needs_no_map():
     assert 8192 == len(clicks)
     assert "13085" == clicks.user.values[0]
     assert {"purchase", "cancel"} == set(clicks.event_type.values)
+
+
+def test_an_empty_file_among_others_ends_nothing(put, caplog):
+    """Whoever writes in parts writes such; it is named in a warning."""
+    paths = put("a.csv", csv_bytes(*rows(1))), put("b.csv", csv_bytes()), put("_SUCCESS", b"")
+    events, rejects = load(*paths, put("c.jsonl", b""), put("d.csv", csv_bytes(*rows(1))))
+
+    assert ([0, 1], []) == ([event[0] for event in events], rejects)
+    assert ["b.csv", "_SUCCESS", "c.jsonl"] == [
+        Path(record.getMessage().partition(": ")[0]).name for record in caplog.records
+    ]
+
+
+def test_fields_that_come_later_in_jsonl_are_read_by_our_names(put):
+    """The first batch has sessions alone; a later click without one has a user."""
+    early = b'{"session_id":"s","item":"a","ts":%d}\n' % START
+    late = b'{"user_id":"anna","item":"b","ts":%d}\n' % START
+
+    events, rejects = load(put("e.jsonl", early * 2 + late), batch_size=2)
+
+    assert (["session:s", "session:s", "anna"], []) == ([event[2] for event in events], rejects)

@@ -95,3 +95,24 @@ def test_a_damaged_parquet_gives_its_events_and_then_an_error(tmp_path):
 
     assert [str(i) for i in range(8192)] == found
     assert "no sound Parquet from row 8193 on" in message
+
+
+def test_no_text_is_no_value(tmp_path):
+    """As in CSV: a time of none is missing, a user of none is the session."""
+    path = tmp_path / "e.parquet"
+    columns = {"ts": ["2024-05-01T12:00:00Z", "", "2024-05-01T12:00:00Z"], "item": ["i"] * 3}
+    pq.write_table(pa.table({**columns, "user": ["u", "u", ""], "session": ["s"] * 3}), path)
+
+    events, [reject] = load(path)
+
+    assert [(0, START, "u", "i"), (2, START, "session:s", "i")] == events
+    assert (2, "timestamp is missing") == (reject.position, reject.reason)
+
+
+def test_a_column_that_is_there_twice_is_told(tmp_path):
+    """Which of the two it is, nobody could say."""
+    path = tmp_path / "e.parquet"
+    columns = [pa.array([START]), pa.array(["u"]), pa.array(["v"]), pa.array(["i"])]
+    pq.write_table(pa.Table.from_arrays(columns, ["ts", "user", "user", "item"]), path)
+
+    assert "more than one column 'user'" in failure(path)[1]
