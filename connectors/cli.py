@@ -125,10 +125,10 @@ def replay(
         bool, typer.Option("--sort", help="Sort by time first; all events are held in memory.")
     ] = False,
     since: Annotated[
-        datetime | None, typer.Option("--from", help="Of a topic: no events before this (UTC).")
+        datetime | None, typer.Option("--from", help="No events before this (UTC).")
     ] = None,
     until: Annotated[
-        datetime | None, typer.Option("--to", help="Of a topic: no events from this on (UTC).")
+        datetime | None, typer.Option("--to", help="No events from this on (UTC).")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a replay that was cut off.")

@@ -96,11 +96,12 @@ def read_history(directory: Path) -> Interests:
 
 
 def interests_of(table: pa.Table) -> Interests:
-    """Turn rows of `SCHEMA` into arrays, in order of time."""
+    """Turn rows of `SCHEMA` into arrays, in order of time; those without an interest are none."""
+    table = table.filter(pc.greater(pc.fill_null(pc.list_value_length(table["short_term"]), 0), 0))
     table = table.take(pc.sort_indices(table["time"])).combine_chunks()  # a stable sort
     users = _encoded(table["user_id"])
     lists = table["short_term"]
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    lengths = pc.list_value_length(lists).to_numpy()
     flat = pc.list_flatten(lists)
     names = _encoded(pc.struct_field(flat, "category"))
     category = np.zeros((len(table), TOP), np.int32)

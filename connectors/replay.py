@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Protocol
 
 import msgspec
+import numpy as np
 from xxhash import xxh3_64
 
 from connectors.backtest import Backtest
@@ -33,6 +34,8 @@ BATCH = 8192
 """Events a batch."""
 ENDS = 1 << 20
 """Bytes at either end of a file by which a run knows it again, beside its size."""
+
+_BEGINNING, _END = -(2**62), 2**62
 
 Progress = Callable[[float, str], None]
 """Takes the share of the whole that is done, and what is going on."""
@@ -66,6 +69,8 @@ class _Identity(msgspec.Struct, frozen=True, kw_only=True):
     learning: bool
     limit: int
     sort: bool
+    since: int | None = None
+    until: int | None = None
 
 
 def replay(
@@ -79,6 +84,9 @@ def replay(
 ) -> Summary:
     """Replay files into a directory, and write its report.
 
+    A run that is there already is gone on with (`resume`), whatever else is said, or replaced
+    (`overwrite`).
+
     Raises:
         FileError: An input cannot be read.
         RunError: The directory holds something else, or cannot be written.
@@ -89,12 +97,13 @@ def replay(
     prior = load_prior(request.settings.drift.prior)
     ours = request.settings.drift.detector == OURS
     river = None if ours else RiverDrift(request.settings, prior)
+    if resume and any(name.startswith(TOPIC) for name in request.inputs):
+        raise RunError("a topic may have grown since: replay it anew (--overwrite)")
+    overwrite = overwrite and not resume
     reading = _open(request)
     first = list(islice(reading, 1)) if overwrite else []  # may fail: then the former run stays
     _prepare(out, _identity(request, prior.version), resume=resume, overwrite=overwrite)
-    if resume and any(name.startswith(TOPIC) for name in request.inputs):
-        raise RunError("a topic may have grown since: replay it anew (--overwrite)")
-    watch = _Watch(reading, first, request.limit, progress)
+    watch = _Watch(reading, first, request, progress)
     with Backtest(
         out,
         request.settings,
@@ -162,17 +171,19 @@ def _open(request: Request) -> _Input:
 
 
 class _Watch:
-    """Passes batches on up to a limit, tells how far they have come and what time they span.
+    """Passes on what is asked for, tells how far that has come and what time it spans.
 
     `first` are those that were read beforehand.
     """
 
     def __init__(
-        self, reading: _Input, first: list[_Batch], limit: int, progress: Progress
+        self, reading: _Input, first: list[_Batch], request: Request, progress: Progress
     ) -> None:
         self._reading = reading
         self._first = first
-        self._limit = limit
+        self._limit = request.limit
+        self._since = _BEGINNING if request.since is None else request.since
+        self._until = _END if request.until is None else request.until
         self._progress = progress
         self._events = 0
         self.period: tuple[int, int] | None = None
@@ -185,7 +196,9 @@ class _Watch:
 
     def __iter__(self) -> Iterator[_Batch]:
         for batch, rejects in chain(self._first, self._reading):
-            clicks = batch.take(slice(self._limit - self._events)) if self._limit else batch
+            within = (batch.time >= self._since) & (batch.time < self._until)
+            clicks = batch if within.all() else batch.take(np.flatnonzero(within))
+            clicks = clicks.take(slice(self._limit - self._events)) if self._limit else clicks
             self._events += len(clicks)
             if len(clicks):
                 first, last = int(clicks.time.min()), int(clicks.time.max())
@@ -206,6 +219,8 @@ def _identity(request: Request, prior: str) -> _Identity:
         learning=request.learning,
         limit=request.limit,
         sort=request.sort,
+        since=request.since,
+        until=request.until,
     )
 
 

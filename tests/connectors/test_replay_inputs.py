@@ -3,6 +3,7 @@
 import json
 import os
 
+import pyarrow.parquet as pq
 import pytest
 
 from connectors.backtest import Backtest
@@ -10,7 +11,7 @@ from connectors.kafka.settings import BusError
 from connectors.readers.base import FileError
 from connectors.replay import ENDS, Request, replay
 from connectors.run_error import RunError
-from pipeline.settings import Settings
+from pipeline.settings import Interests, Settings
 
 HEADER = "user_id,item_id,timestamp"
 
@@ -97,3 +98,37 @@ def test_what_replaces_a_replay_is_read_whole(tmp_path):
     path, out = clicks(tmp_path / "clicks.csv", item="a", rows=20_000), tmp_path / "out"
     replayed(clicks(tmp_path / "old.csv", item="b"), out)
     assert 20_000 == replayed(path, out, overwrite=True).applied
+
+
+def test_whoever_resumes_loses_nothing_to_overwriting(tmp_path, cut_off):
+    """The same command with --resume is what an interrupted replay asks for."""
+    path, out = clicks(tmp_path / "clicks.csv", item="a"), tmp_path / "out"
+    cut_off(path, out)
+    (out / "mark").touch()
+    assert 20 == replayed(path, out, resume=True, overwrite=True).applied
+    assert (out / "mark").exists()
+
+
+def test_events_outside_the_times_asked_for_are_left_out(tmp_path):
+    """Of files as of a topic: from one moment on, and before another."""
+    path, begin = clicks(tmp_path / "clicks.csv", item="a"), 1_600_000_000_000
+    request = Request(
+        inputs=[str(path)],
+        settings=Settings(),
+        learning=False,
+        since=begin + 5000,
+        until=begin + 12_000,
+    )
+    summary = replay(request, tmp_path / "out", command="test")
+    assert (7, 0) == (summary.applied, summary.rejected)
+
+
+def test_users_without_an_interest_are_in_no_segment(tmp_path):
+    """Events that weigh nothing are none; a replay of such alone has no segments."""
+    path, weights = tmp_path / "clicks.csv", {"impression": 0.0}
+    lines = [f"u,item,{1_600_000_000 + n},c,impression" for n in range(5)]
+    path.write_text("\n".join([f"{HEADER},category,type", *lines]) + "\n")
+    settings = Settings(interests=Interests(type_weights=weights))
+    request = Request(inputs=[str(path)], settings=settings, learning=False)
+    assert 5 == replay(request, tmp_path / "out", command="test").applied
+    assert 0 == pq.read_metadata(tmp_path / "out" / "segments.parquet").num_rows
