@@ -41,11 +41,11 @@ def read_table(path: Path, **options: Any) -> pa.Table:
         RunError: it is none, or damaged.
         OSError: it cannot be opened.
     """
-    with path.open("rb") as file:  # what fails here says nothing of the content
-        try:
-            return pq.read_table(file, **options)
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(str(path), error) from None
+    path.open("rb").close()  # what fails here says nothing of the content
+    try:
+        return pq.read_table(path, **options)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(str(path), error) from None
 
 
 def _damaged(where: str, error: Exception) -> RunError:

@@ -108,6 +108,12 @@ def _show_summary(summary: Summary, out: Path) -> None:
             f"{summary.late:,} events came later than the settings allow (interests.lateness); "
             "--sort replays them in order of time."
         )
+    if summary.late_for_windows:
+        out_console.print(
+            f"{summary.late_for_windows:,} events came when their window had closed "
+            "(windows.lateness). A single event of the future closes all before it; source.latest "
+            "refuses such."
+        )
     if summary.rejected:
         out_console.print(f"{summary.rejected:,} bad records: {out / 'rejects.jsonl'} says why.")
     out_console.print(f"Report: {out / 'report.html'}")
@@ -148,11 +154,12 @@ def calibrate_files(files: list[Path], settings: Settings, to: Path, until: int 
     write_prior(to, prior)
     out_console.print(f"Wrote {to}: {len(prior.shares):,} categories, version {prior.version}.")
     if prior.measured:
+        delay = prior.measured.delay
         out_console.print(
             "On users it was not made from, visits shuffled: "
             f"{prior.measured.false_alarms_per_1000} false alarms per 1,000 events, "
-            f"{100 * prior.measured.recall:.0f} % of the changes found, "
-            f"half of them within {prior.measured.delay:.0f} events.",
+            f"{100 * prior.measured.recall:.0f} % of the changes found"
+            + (f", half of them within {delay:.0f} events." if delay is not None else "."),
             highlight=False,
         )
     out_console.print(f'Use it with [drift] prior = "{to}" in the settings file.', highlight=False)

@@ -107,7 +107,10 @@ def calibrate(clicks: Clicks, settings: Settings) -> Prior:
 
 def _worth(prior: Prior) -> float:
     """Return how much a prior finds; a hundred events of delay are worth a tenth of the recall."""
-    return prior.measured.recall - prior.measured.delay / 1000 if prior.measured else 0.0
+    measured = prior.measured
+    if measured is None or measured.delay is None:
+        return 0.0
+    return measured.recall - measured.delay / 1000
 
 
 def estimate(clicks: Clicks, settings: Settings) -> Prior:
@@ -166,7 +169,7 @@ def _measure(clicks: Clicks, trial: _Trial, settings: Settings, prior: Prior) ->
             false_alarms_per_1000=round(1000 * _alarm_rate(steady, score), 4),
             false_discovery_rate=round(_false_discoveries(*false, score), 4),
             recall=round(len(delays) / len(changes), 4),
-            delay=float(np.median(delays)) if delays else float("nan"),
+            delay=float(np.median(delays)) if delays else None,
         ),
     )
 

@@ -29,7 +29,7 @@ Vectors = NDArray[np.float64]
 def group_items(clicks: Clicks, settings: Settings) -> dict[str, str]:
     """Return the group of each item that has no category, where enough people took it.
 
-    Empty where there are too few items to tell groups apart.
+    Empty where there are too few items, or users, to tell groups apart.
     """
     lone = np.flatnonzero(clicks.category.codes == NO_CODE)
     items = len(clicks.item.values)
@@ -37,7 +37,7 @@ def group_items(clicks: Clicks, settings: Settings) -> dict[str, str]:
     users, taken = np.divmod(pairs, items)
     times = np.bincount(taken, minlength=items)
     kept = np.flatnonzero(times >= LEAST_USERS)
-    if len(kept) < 4 * GROUPS:
+    if len(kept) < 4 * GROUPS or users.max() <= DIMENSIONS:
         return {}
     whole = csr_matrix((np.ones(len(pairs)), (users, taken)), (users.max() + 1, items))
     random = np.random.default_rng(settings.seed)

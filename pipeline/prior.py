@@ -58,8 +58,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     false_alarms_per_1000: float
     false_discovery_rate: float
     recall: float
-    delay: float
-    """Median, in events."""
+    delay: float | None
+    """Median, in events; None where no change was found."""
 
 
 class Prior(msgspec.Struct, frozen=True, kw_only=True):

@@ -101,11 +101,11 @@ class RollupsState(msgspec.Struct, kw_only=True):
     `size` is their length in milliseconds; 0 in a state of before it was kept.
     """
 
-    size: int = 0
     source: str = ""
     newest: int = -(2**62)
     open: dict[int, Open] = {}
     late: int = 0
+    size: int = 0
 
 
 class Rollups:

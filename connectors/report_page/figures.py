@@ -7,6 +7,7 @@ stand in memory together.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,6 +41,8 @@ EVIDENCE_SHOWN = 6
 FLOW_SIDE = 9
 SEGMENTS_SHOWN = 8
 REASONS_SHOWN = 25
+_VALUE = re.compile(r"'[^']*'|\"[^\"]*\"|\d[\w.:+-]*")
+"""What differs between reasons of one kind: quoted text, numbers, times."""
 EXAMPLES_SHOWN = 3
 
 
@@ -147,7 +150,9 @@ def alerts_by_window(alerts: Iterable[DriftAlert], starts: Sequence[int]) -> dic
     """Return, for each kind that occurs, how many alerts each window has."""
     counts = {kind.value: [0] * len(starts) for kind in KINDS}
     for alert in alerts:
-        counts[alert.kind.value][window_of(alert.time, starts)] += 1
+        of_event = alert.kind in USER_KINDS  # all others bear the end of their window
+        time = alert.time + 1 if of_event else alert.time
+        counts[alert.kind.value][window_of(time, starts)] += 1
     return {kind: by_window for kind, by_window in counts.items() if any(by_window)}
 
 
@@ -350,11 +355,14 @@ def alert_list(alerts: Iterable[DriftAlert], shifts: Sequence[DriftAlert] = ()) 
 
 
 def rejects(records: Iterable[Record]) -> Record:
-    """Return how often each reason stands among the rejects, the commonest first, with examples."""
+    """Return how often each reason stands among the rejects, the commonest first, with examples.
+
+    Reasons that differ in the value that was received, or in a number, are one.
+    """
     counts: Counter[str] = Counter()
     examples: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        reason = record["reason"]
+        reason = _VALUE.sub("…", record["reason"])
         counts[reason] += 1
         if len(examples[reason]) < EXAMPLES_SHOWN:
             examples[reason].append({key: record.get(key) for key in ("source", "line", "record")})

@@ -26,13 +26,14 @@ PROGRESS = Progress(
         source="clicks/0",
         newest=1_700_000_000_000,
         open={7: Open(counts={5: 2}, types={"view": 2}, users={9: {5}}, items={6: 2})},
+        size=7,
     ),
 )
 PROGRESS_BYTES = (
-    b"\x83\xa8position)\xa6counts\x83\xa7applied\x03\xa4late\x01\xaaduplicates\x02\xa7rollups\x84"
+    b"\x83\xa8position)\xa6counts\x83\xa7applied\x03\xa4late\x01\xaaduplicates\x02\xa7rollups\x85"
     b"\xa6source\xa8clicks/0\xa6newest\xcf\x00\x00\x01\x8b\xcf\xe5h\x00\xa4open\x81\x07\x85\xa6counts"
     b"\x81\x05\x02\xa5types\x81\xa4view\x02\xaduncategorised\x00\xa5users\x81\t\x91\x05\xa5items\x81"
-    b"\x06\x02\xa4late\x00"
+    b"\x06\x02\xa4late\x00\xa4size\x07"
 )
 ROLLUP = Rollup(
     start=0,
@@ -104,6 +105,14 @@ def test_what_is_kept_beside_states_is_what_it_was(value, data):
     assert value == msgspec.msgpack.decode(data, type=type(value))
     later = msgspec.msgpack.decode(data) | {"new": 1}
     assert value == unpack(msgspec.msgpack.encode(later), type(value), "a store")
+
+
+def test_progress_without_the_windows_length_is_read():
+    """As builds before wrote it: their windows have the length that the settings have."""
+    before = PROGRESS_BYTES.replace(b"rollups\x85", b"rollups\x84").removesuffix(b"\xa4size\x07")
+    progress = decode_progress(before)
+    assert 0 == progress.rollups.size
+    assert PROGRESS.rollups.open == progress.rollups.open
 
 
 def test_rollups_and_champions_are_what_they_were():

@@ -139,9 +139,9 @@ def test_champions_are_asked_about_the_windows_still_kept():
 
 
 def test_alerts_are_counted_by_kind_and_window():
-    """Only kinds that occur are given."""
-    alerts = [user_alert({}, {}, time=time) for time in (5, 6, 15)]
-    assert {"user_jump": [2, 1]} == figures.alerts_by_window(alerts, [0, 10])
+    """Only kinds that occur are given; a user's alert of a window's first moment is of it."""
+    alerts = [user_alert({}, {}, time=time) for time in (5, 6, 10, 15)]
+    assert {"user_jump": [2, 2]} == figures.alerts_by_window(alerts, [0, 10])
 
 
 def test_what_was_lost_flows_to_what_was_won():
@@ -245,6 +245,15 @@ def test_the_strongest_alerts_are_kept_newest_first(monkeypatch):
     users = [user_alert({}, {}, time=time, score=score) for time, score in ((1, 9), (2, 3), (3, 6))]
     rows = figures.alert_list([*users, stale_alert(4)])["rows"]
     assert ["stale-4", "alert-3-6", "alert-1-9"] == [row[11] for row in rows]
+
+
+def test_reasons_that_differ_in_the_value_are_one():
+    """Else every bad time would have a line of its own."""
+    reasons = [f"timestamp '{n}/1/2024' is neither a number nor ISO 8601" for n in range(40)]
+    got = figures.rejects({"source": "f", "line": 1, "reason": reason} for reason in reasons)
+    assert [("timestamp … is neither a number nor ISO …", 40)] == [
+        (told["reason"], told["count"]) for told in got["reasons"]
+    ]
 
 
 def test_rejects_are_counted_by_reason_with_a_few_examples():

@@ -7,13 +7,14 @@ from clicks import DAY, clicks
 
 from pipeline.calibration import (
     CalibrationError,
+    _worth,
     calibrate,
     histories,
     shuffle_visits,
     visits,
     visits_by_category,
 )
-from pipeline.prior import Prior
+from pipeline.prior import UNIFORM, Measured, Prior
 from pipeline.settings import Settings, from_toml
 
 QUICK = from_toml("[drift]\nevents_per_false_alarm = 1000\nminimum_events = 10")
@@ -88,3 +89,12 @@ def test_shuffling_keeps_visits_whole():
     assert sorted(rows) == sorted(shuffled)
     assert list(rows) != list(shuffled)
     assert len(set(session)) == 1 + int((np.diff(session) != 0).sum())
+
+
+def test_a_prior_that_found_no_change_can_be_read():
+    """It says that it found none, and is worth nothing beside one that did."""
+    measured = {"false_alarms_per_1000": 0.0, "false_discovery_rate": 0.0}
+    blind = msgspec.structs.replace(UNIFORM, measured=Measured(recall=0.0, delay=None, **measured))
+    half = msgspec.structs.replace(UNIFORM, measured=Measured(recall=0.5, delay=40.0, **measured))
+    assert half == max([blind, half], key=_worth)
+    assert blind == msgspec.json.decode(msgspec.json.encode(blind), type=Prior)
