@@ -33,6 +33,17 @@ SCHEMA = pa.schema(
     ]
 )
 """The columns of a file of the folder; interests are strongest first."""
+_LARGE = pa.schema(
+    [
+        ("user_id", pa.large_string()),
+        SCHEMA.field("time"),
+        (
+            "short_term",
+            pa.large_list(pa.struct([("category", pa.large_string()), ("weight", pa.float64())])),
+        ),
+    ]
+)
+"""The same for all files together: more than 2 GiB of text has no place in the other types."""
 
 
 class InterestHistory:
@@ -97,6 +108,7 @@ def read_history(directory: Path) -> Interests:
 
 def interests_of(table: pa.Table) -> Interests:
     """Turn rows of `SCHEMA` into arrays, in order of time; those without an interest are none."""
+    table = table.cast(_LARGE)
     table = table.filter(pc.greater(pc.fill_null(pc.list_value_length(table["short_term"]), 0), 0))
     table = table.take(pc.sort_indices(table["time"])).combine_chunks()  # a stable sort
     users = _encoded(table["user_id"])
