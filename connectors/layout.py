@@ -36,7 +36,7 @@ _KNOWN = {
     "event_type": "eventtype type event behavior behaviour behaviortype action actiontype",
     "category": "category categorycode categorypath categoryid categoryname genre department cat",
     "session_id": "sessionid session usersession basketid basket visitid orderid invoice sid",
-    "price": "price unitprice salesvalue amount",
+    "price": "price",
     "event_id": "eventid eventuuid messageid",
 }
 
