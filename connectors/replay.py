@@ -148,13 +148,7 @@ class _Topic:
     def __init__(self, url: str, request: Request) -> None:
         from connectors.kafka.bus_replay import bus_batches  # noqa: PLC0415  needs no Kafka else
 
-        self._batches = bus_batches(
-            url,
-            request.since,
-            request.until,
-            kafka=request.kafka,
-            source=request.settings.source,
-        )
+        self._batches = bus_batches(url, kafka=request.kafka, source=request.settings.source)
 
     def __iter__(self) -> Iterator[_Batch]:
         return self._batches

@@ -19,16 +19,11 @@ from pipeline.events import Clicks, concatenate
 from pipeline.settings import SettingsError, Source
 
 _PORT = 9092
-_BEGINNING, _END = -(2**62), 2**62
+_BEGINNING = -(2**62)
 
 
 def bus_batches(
-    url: str,
-    since: int | None = None,
-    until: int | None = None,
-    *,
-    kafka: Kafka | None = None,
-    source: Source | None = None,
+    url: str, *, kafka: Kafka | None = None, source: Source | None = None
 ) -> Iterator[tuple[Clicks, list[Reject]]]:
     """Read a click topic from its beginning to where it ends now, as one log.
 
@@ -40,8 +35,6 @@ def bus_batches(
     Args:
         url: kafka://broker:port/topic, the topic's whole name; further brokers after commas.
             Without a port it is 9092.
-        since: leave out clicks with event times before this, in milliseconds.
-        until: and those from this on.
         kafka: TLS and passwords; the servers are those of the address.
         source: the layout and the range of event times.
 
@@ -55,7 +48,6 @@ def bus_batches(
     """
     servers, topic = _parts(url)
     kafka = replace_fields(kafka or Kafka(), bootstrap_servers=servers)
-    low, high = _BEGINNING if since is None else since, _END if until is None else until
     position = 0
     with TopicReader(kafka, topic) as reader:
         rejects: list[Reject] = []
@@ -63,8 +55,7 @@ def bus_batches(
         for clicks in _merged(topic, logs):
             counted = replace(clicks, position=np.arange(position, position + len(clicks)))
             position += len(clicks)
-            rows = np.flatnonzero((clicks.time >= low) & (clicks.time < high))
-            yield counted.take(rows), rejects.copy()
+            yield counted, rejects.copy()
             rejects.clear()
         if rejects:
             nothing, _ = decode_records(Records.of([]), topic, source or Source())
