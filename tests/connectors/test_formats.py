@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from connectors import wire
+from connectors.backtest import _RejectLine
 from connectors.kafka.checkpoints import Champion, decode
 from connectors.kafka.messages import gone_message
 from connectors.kafka.partitions import Stamp
@@ -14,6 +15,7 @@ from connectors.kafka.restore import Followed
 from connectors.kafka.trend_stage import TrendProgress
 from connectors.prior_file import decode_prior
 from connectors.store import StoreError, is_replicated, local_key, pairs, unpack
+from connectors.validate import Reject
 from pipeline.engine import Changes, Counts, Progress, decode_progress
 from pipeline.prior import UNIFORM
 from pipeline.rollups import Open, Rollup, RollupsState
@@ -113,6 +115,15 @@ def test_progress_without_the_windows_length_is_read():
     progress = decode_progress(before)
     assert 0 == progress.rollups.size
     assert PROGRESS.rollups.open == progress.rollups.open
+
+
+def test_rejects_are_what_they_were():
+    """A line of a rejects file; a file's record is cut, and readable whatever its bytes."""
+    record = wire.excerpt(b"\xff" + b"x" * 600)
+    reject = Reject(source="a.csv", position=7, reason="why", record=record)
+    assert (
+        b'{"source":"a.csv","line":7,"reason":"why","record":"\\\\xff' + b"x" * 499 + b'"}'
+    ) == msgspec.json.encode(_RejectLine.of(reject))
 
 
 def test_rollups_and_champions_are_what_they_were():
