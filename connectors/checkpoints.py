@@ -70,12 +70,12 @@ def check_checkpoints(directory: Path, settings: Settings) -> bool:
 
 
 def roll_back_champion(
-    directory: Path, settings: Settings, *tell: Callable[[str, str], None]
+    directory: Path, settings: Settings, tell: Callable[[str, str], None] | None = None
 ) -> None:
     """Put the champion's parent in its place, and say so; see `checkpoint.roll_back`."""
     if not directory.is_dir():
         raise RunError(f"{directory} does not exist: name a replay's directory with --out")
-    former, now = roll_back(directory, trusted(settings.signing.trusted), *tell)
+    former, now = roll_back(directory, trusted(settings.signing.trusted), tell)
     _out.print(
         f"{now} is champion again in place of {former}; the learner goes on from it with its next "
         "window.",

@@ -229,14 +229,10 @@ def rolled_back(directory: Path) -> dict[str, str]:
     return msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
 
 
-def _tell_nobody(_former: str, _now: str) -> None:
-    pass
-
-
 def roll_back(
     directory: Path,
     trusted: Collection[str] = (),
-    tell: Callable[[str, str], None] = _tell_nobody,
+    tell: Callable[[str, str], None] | None = None,
 ) -> tuple[str, str]:
     """Put the champion's parent in its place, for good; a learner follows before its next window.
 
@@ -262,7 +258,8 @@ def roll_back(
         if parent is None:
             raise CheckpointError(f"{now} in {directory} is the first champion: it has no parent")
         load(directory / parent, trusted)
-        tell(now, parent)
+        if tell:
+            tell(now, parent)
         replace(directory / _ROLLED_BACK, msgspec.json.encode({**hops, now: parent}))
         point(directory, parent)
     return now, parent
