@@ -34,7 +34,7 @@ from learners.sequences import (
     lessons,
     questions,
 )
-from learners.signing import Signer, trusted
+from learners.signing import keys
 from learners.staleness import Stale, judge
 from pipeline.settings import Settings, SettingsError
 from pipeline.windows import Window
@@ -81,8 +81,7 @@ class Learner:
         learning = settings.learning
         self.settings = settings
         self.checkpoints = checkpoints
-        self.signer = Signer(Path(settings.signing.key)) if settings.signing.key else None
-        self.trusted = trusted(settings.signing.trusted)
+        self.signer, self.trusted = keys(settings.signing)
         self.progress = progress
         self.device = _device(learning.device)
         self.catalogue = Catalogue()

@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from pipeline.settings import Signing
+
 _PURPOSE = b"driftline checkpoint "
 """Signed with the digest, so that the signature of anything else is none of a checkpoint."""
 
@@ -79,6 +81,15 @@ def trusted(paths: Sequence[str]) -> frozenset[str]:
             raise KeyFileError(_unreadable(path, "another kind of key"))
         found.add(key.public_bytes(Encoding.Raw, PublicFormat.Raw).hex())
     return frozenset(found)
+
+
+def keys(signing: Signing) -> tuple[Signer | None, frozenset[str]]:
+    """Read what the settings name: the signer, if there is one, and the public keys trusted.
+
+    Raises:
+        KeyFileError: a key file is none.
+    """
+    return Signer(Path(signing.key)) if signing.key else None, trusted(signing.trusted)
 
 
 def write_pair(path: Path) -> Path:

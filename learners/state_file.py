@@ -8,13 +8,11 @@ from pathlib import Path
 
 FILE = "learner.state"
 
+_NAME = re.compile(r"-?\d+")
 _START_OVER = (
     "a live learner starts over from the click topic once its whole directory is removed, a "
     "replay with --overwrite"
 )
-
-
-_NAME = re.compile(r"-?\d+")
 
 
 class StateError(ValueError):

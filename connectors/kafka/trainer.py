@@ -49,7 +49,7 @@ from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.training import Task, Training, check_address
 from connectors.kafka.transport import batch_agent, batch_app
 from connectors.summary import iso
-from learners.signing import Signer, trusted
+from learners.signing import keys
 from pipeline.settings import Settings
 from pipeline.windows import Windows, WindowsState
 
@@ -92,7 +92,7 @@ def run_learner(
         SettingsError: see `security.client_config` and `training.check_address`.
     """
     check_address(weights)
-    _check_keys(settings)
+    keys(settings.signing)  # which the training process is to read
     kafka = replace(kafka, group=f"{kafka.group}-learner")
     files = LearnerFiles(directory)
     with files.alone():
@@ -120,13 +120,6 @@ def run_learner(
         faust.Worker(
             app, loop=loop, loglevel="INFO", redirect_stdouts=False
         ).execute_from_commandline()
-
-
-def _check_keys(settings: Settings) -> None:
-    """Read the key files that the training process is to read."""
-    if settings.signing.key:
-        Signer(Path(settings.signing.key))
-    trusted(settings.signing.trusted)
 
 
 class Gathering:
