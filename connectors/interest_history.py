@@ -8,7 +8,7 @@ that a resumed run drops what it will write again.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,27 +22,17 @@ from pipeline.segments import Interests
 from pipeline.symbols import Names
 
 FOLDER = "interests"
-SCHEMA = pa.schema(
-    [
-        ("user_id", pa.string()),
-        ("time", pa.timestamp("ms", tz="UTC")),
-        (
-            "short_term",
-            pa.list_(pa.struct([("category", pa.string()), ("weight", pa.float64())])),
-        ),
-    ]
-)
+
+
+def _schema(text: pa.DataType, list_: Callable[[pa.DataType], pa.DataType]) -> pa.Schema:
+    interest = pa.struct([("category", text), ("weight", pa.float64())])
+    time = pa.timestamp("ms", tz="UTC")
+    return pa.schema([("user_id", text), ("time", time), ("short_term", list_(interest))])
+
+
+SCHEMA = _schema(pa.string(), pa.list_)
 """The columns of a file of the folder; interests are strongest first."""
-_LARGE = pa.schema(
-    [
-        ("user_id", pa.large_string()),
-        SCHEMA.field("time"),
-        (
-            "short_term",
-            pa.large_list(pa.struct([("category", pa.large_string()), ("weight", pa.float64())])),
-        ),
-    ]
-)
+_LARGE = _schema(pa.large_string(), pa.large_list)
 """The same for all files together: more than 2 GiB of text has no place in the other types."""
 
 
