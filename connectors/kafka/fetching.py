@@ -43,8 +43,9 @@ class BlockFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types fo
     async def _proc_fetch_request(self, *request: Any) -> Any:
         has_news = await super()._proc_fetch_request(*request)
         for tp, result in self._records.items():
-            if type(result) is FetchResult and self.takes_blocks_of(tp.topic):
-                by_block(result._partition_records)  # noqa: SLF001  made deep inside
+            fetched = getattr(result, "_partition_records", None)  # an error has none
+            if type(fetched) is PartitionRecords and self.takes_blocks_of(tp.topic):
+                by_block(fetched)
                 result.getall = partial(self._blocks, tp)
         return has_news
 
@@ -70,9 +71,8 @@ class BlockFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types fo
 
 def by_block(fetched: PartitionRecords) -> None:
     """Let what was fetched of a partition, and not yet looked at, yield blocks."""
-    if type(fetched) is PartitionRecords:
-        fetched.__class__ = _Blocks
-        fetched._records_iterator = fetched._unpack_records()  # noqa: SLF001
+    fetched.__class__ = _Blocks
+    fetched._records_iterator = fetched._unpack_records()  # noqa: SLF001
 
 
 class _Blocks(PartitionRecords):  # type: ignore[misc]
