@@ -110,9 +110,11 @@ class Inputs:
         if off and self.state.faulty < ACCEPTED:
             self.state.faulty += 1
             return fault
-        small = max(sum(rollup.types.values()), rollup.total) < self._least
-        self._learn(rollup, {} if small else shares, at_once=bool(off))
-        if loud or not small:
+        self._meet(rollup)
+        large = max(sum(rollup.types.values()), rollup.total) >= self._least
+        if large:  # a share of few events, or of none at night, says nothing of the next day
+            self._learn(shares, at_once=bool(off))
+        if loud or large:
             self.state.faulty = 1 if loud else 0
         return fault
 
@@ -173,14 +175,15 @@ class Inputs:
             return score, threshold, rollup.total / math.exp(expected)
         return None
 
-    def _learn(self, rollup: Rollup, shares: dict[str, float], *, at_once: bool) -> None:
+    def _meet(self, rollup: Rollup) -> None:
+        """Remember the items of a window."""
         known = self.state.known | dict.fromkeys(rollup.items, rollup.start // self._size)
         if len(rollup.items) >= SAMPLED_ITEMS:
             self.state.limit = min(self.state.limit, max(rollup.items))
         kept = [item for item in nsmallest(KNOWN_ITEMS, known) if item <= self.state.limit]
         self.state.known = {item: known[item] for item in kept}
-        if not shares:
-            return  # one of few events, or of none at night, says nothing of the next day
+
+    def _learn(self, shares: dict[str, float], *, at_once: bool) -> None:
         for name in sorted(self.state.signals.keys() | shares.keys()):
             share = shares.get(name, 0.0)
             signal = self.state.signals.setdefault(name, Signal(share, 0.0, 0))
