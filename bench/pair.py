@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.live import START_SECONDS, events, offsets_by_source, prepared, running
+from bench.live import START_SECONDS, events, offsets, offsets_by_source, prepared, running
 from bench.machine import save
 from connectors.kafka.produce import produce
 from connectors.kafka.settings import Kafka
@@ -50,10 +50,10 @@ def measure(kafka: Kafka, broker: int, homes: Sequence[Path], seconds: float) ->
             pids.append(stack.enter_context(running("worker", settings, home / "log")).pid)
             ports.append(port)
         _wait_shared(ports)
-        began, first = time.monotonic(), _read(ports)
+        began, first = time.monotonic(), sum(map(offsets, ports))
         workers, brokers = sum(map(_cpu, pids)), _cpu(broker)
         time.sleep(seconds)
-        took, last = time.monotonic() - began, _read(ports)
+        took, last = time.monotonic() - began, sum(map(offsets, ports))
         return Run(
             events_per_second=(last - first) / took,
             worker_cores=(sum(map(_cpu, pids)) - workers) / took,
@@ -72,10 +72,6 @@ def _wait_shared(ports: Sequence[int]) -> None:
         if time.monotonic() > until:
             raise RuntimeError(f"the partitions were not shared out: {read}")
         time.sleep(0.1)
-
-
-def _read(ports: Sequence[int]) -> int:
-    return sum(sum(offsets_by_source(port).values()) for port in ports)
 
 
 def _cpu(pid: int) -> float:
@@ -114,7 +110,7 @@ def main() -> None:
     for count, done in runs.items():
         speeds = [run.events_per_second for run in done]
         print(
-            f"  {count} worker{'s' * (count > 1):1} {min(speeds):>9,.0f} "
+            f"  workers: {count} {min(speeds):>9,.0f} "
             f"{statistics.median(speeds):>9,.0f} {max(speeds):>9,.0f} events/s; cores: "
             f"{statistics.median(run.worker_cores for run in done):.2f}, "
             f"broker {statistics.median(run.broker_cores for run in done):.2f}"
