@@ -11,10 +11,11 @@ from math import gcd, isfinite
 import numpy as np
 from numpy.typing import NDArray
 
+from connectors.raw import Encoded, Raw, RawColumn
+from pipeline.events import NO_CODE
 from pipeline.settings import SettingsError, Source
 
-Raw = str | int | float | None
-"""A value as it was received, before validation."""
+RawTimes = RawColumn | NDArray[np.datetime64]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -22,6 +23,7 @@ _PER_SECOND = (1, 1_000, 1_000_000, 1_000_000_000)
 _SHOWN = 40
 _DIGITS = 18  # of numbers that fit 64 bits
 _NOWHERE = np.iinfo(np.int64).min
+_MISSING = "timestamp is missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,7 @@ class Span:
         )
 
 
-def milliseconds(
-    raw: Sequence[Raw] | NDArray[np.datetime64], span: Span
-) -> tuple[NDArray[np.int64], dict[int, str]]:
+def milliseconds(raw: RawTimes, span: Span) -> tuple[NDArray[np.int64], dict[int, str]]:
     """Read the timestamps of a batch.
 
     Args:
@@ -69,6 +69,9 @@ def milliseconds(
         times = raw.astype("datetime64[ms]").astype(np.int64)
         outside = np.flatnonzero((times < span.earliest) | (times >= span.latest))
         return times, {row: _misplaced(raw[row], span) for row in outside.tolist()}
+    if isinstance(raw, Encoded):
+        times, reasons = milliseconds(raw.values, span)
+        return np.append(times, _NOWHERE)[raw.codes], raw.rows(reasons | {NO_CODE: _MISSING})
     whole = _whole_numbers(raw)
     times = _mixed(raw, span) if whole is None else _rescale(whole, span)
     return times, _read_closely(raw, times, span)
@@ -136,7 +139,7 @@ def _read_closely(raw: Sequence[Raw], times: NDArray[np.int64], span: Span) -> d
 def _time(value: Raw, span: Span) -> int:
     """Read one timestamp; a ValueError says what is wrong with it."""
     if value is None or value == "":
-        raise ValueError("timestamp is missing")
+        raise ValueError(_MISSING)
     number = _number(value)
     if number is None:
         candidates = [_since_epoch(_iso(str(value)))]
@@ -183,7 +186,7 @@ def _since_epoch(moment: datetime) -> int:
 
 def _misplaced(value: Raw | np.datetime64, span: Span) -> str:
     if isinstance(value, np.datetime64) and np.isnat(value):
-        return "timestamp is missing"
+        return _MISSING
     return (
         f"timestamp {str(value)[:_SHOWN]} lies outside {span}, read as seconds, milliseconds, "
         "microseconds, nanoseconds or a date (source.earliest and source.latest set the range)"

@@ -5,10 +5,8 @@ Text is dictionary-encoded first, so that a value is checked once a batch, not o
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from math import isfinite
 from typing import cast
 
@@ -16,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
-from connectors.timestamps import Raw, Span, milliseconds
+from connectors.raw import Raw, RawColumn, encode
+from connectors.timestamps import RawTimes, Span, milliseconds
 from pipeline.events import NO_CODE, Clicks, Column
 
 MAX_TEXT = 512
@@ -29,18 +28,6 @@ SESSION_PREFIX = "session:"
 _TEXT_FIELDS = ("user_id", "item_id", "category", "event_type", "session_id", "event_id")
 _SHOWN = 40
 _SHORT = 10**100
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A raw column, dictionary-encoded."""
-
-    values: list[Raw]
-    codes: NDArray[np.int32]  # (n,)
-
-
-RawColumn = Sequence[Raw] | Encoded
-RawTimes = Sequence[Raw] | NDArray[np.datetime64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,25 +114,17 @@ def _is_blank(raw: RawColumn) -> bool:
     return raw.count(None) == len(raw)
 
 
-def _encode(raw: RawColumn) -> Encoded:
-    if isinstance(raw, Encoded):
-        return raw
-    codes: defaultdict[Raw, int] = defaultdict(count().__next__)  # a new value takes the next code
-    column = np.fromiter(map(codes.__getitem__, raw), np.int32, len(raw))
-    return Encoded(list(codes), column)
-
-
 def _text_column(field: str, raw: RawColumn | None, size: int) -> tuple[Column, dict[int, str]]:
     """Return the field as text and the reason for each row where it cannot be text."""
     if raw is None or _is_blank(raw):
         return Column([], np.full(size, NO_CODE, np.int32)), {}
-    encoded = _encode(raw)
+    encoded = encode(raw)
     clean = _clean(encoded.values)
     if clean is not None:
         return Column(clean, encoded.codes), {}
     texts: dict[str, int] = {}
     reasons: dict[int, str] = {}
-    recode = np.full(len(encoded.values), NO_CODE, np.int32)
+    recode = np.full(len(encoded.values) + 1, NO_CODE, np.int32)  # NO_CODE picks the last
     for code, value in enumerate(encoded.values):
         try:
             text = _text(field, value)
@@ -154,15 +133,7 @@ def _text_column(field: str, raw: RawColumn | None, size: int) -> tuple[Column, 
         else:
             if text:
                 recode[code] = texts.setdefault(text, len(texts))
-    return Column(list(texts), recode[encoded.codes]), _rows(encoded.codes, reasons)
-
-
-def _rows(codes: NDArray[np.int32], reasons: Mapping[int, str]) -> dict[int, str]:
-    """Spread reasons of codes over the rows that hold them."""
-    if not reasons:
-        return {}
-    rows = np.flatnonzero(np.isin(codes, list(reasons)))
-    return {int(row): reasons[int(codes[row])] for row in rows}
+    return Column(list(texts), recode[encoded.codes]), encoded.rows(reasons)
 
 
 def _clean(values: Sequence[Raw]) -> list[str] | None:
@@ -204,13 +175,13 @@ def _text(field: str, value: Raw) -> str:
 def _wrong_prices(raw: RawColumn | None) -> dict[int, str]:
     if raw is None or _is_blank(raw):
         return {}
-    encoded = _encode(raw)
+    encoded = encode(raw)
     reasons = {
         code: f"price {str(value)[:_SHOWN]!r} is not a finite number"
         for code, value in enumerate(encoded.values)
         if not _is_price(value)
     }
-    return _rows(encoded.codes, reasons)
+    return encoded.rows(reasons)
 
 
 def _is_price(value: Raw) -> bool:

@@ -17,10 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connectors.envelope import Context, EnvelopeError, opened
+from connectors.flat_json import FlatReader
 from connectors.layout import FIELDS, full_names
-from connectors.timestamps import Raw, Span
+from connectors.raw import Encoded, Raw
+from connectors.timestamps import Span
 from connectors.validate import RawClicks, Reject, validate
 from pipeline.events import (
+    NO_CODE,
     SCHEMA_VERSION,
     CategoryForecast,
     Clicks,
@@ -37,6 +40,7 @@ EXCERPT = 500
 """How much of a rejected record is kept in a file of rejects."""
 
 _Message = TypeVar("_Message")
+_TIME, _EVENT_ID = attrgetter("time"), attrgetter("event_id")
 
 
 class WireError(ValueError):
@@ -68,12 +72,20 @@ class ClickDecoder:
         tree: dict[str, Any] = {}
         for field, path in paths.items():
             _plant(tree, field, path)
+        self._paths = paths
         self._attributes = {field: _attributes(tree, path) for field, path in paths.items()}
         self._opens = not tree.keys() & {"specversion", "data"}
         self._versioned = versioned and "schema" not in tree
-        marks = ("specversion" if self._opens else None, "schema" if self._versioned else None)
-        self._layout = _layout(tree, [name for name in marks if name])
+        marks: dict[str, str | None] = {"specversion": None} if self._opens else {}
+        if self._versioned:
+            marks["schema"] = str(SCHEMA_VERSION)
+        self._layout = _layout(tree, list(marks))
         self._decode = msgspec.json.Decoder(self._layout).decode
+        self._flat = None
+        if not any(tree.values()):
+            whole = {path for field, path in paths.items() if field != "price"}
+            fractions = tree.keys() - whole
+            self._flat = FlatReader(list(tree), marks, fractions=fractions, longest=MAX_RECORD)
 
     def columns(
         self,
@@ -86,6 +98,30 @@ class ClickDecoder:
             records: the values.
             contexts: by row what is known beside the value, of a record that does not say it.
         """
+        columns, left = self._flatly(records)
+        faults: dict[int, str] = {}
+        if left:
+            rows, reasons, told = self._closely([records[row] for row in left])
+            faults = {left[at]: reason for at, reason in reasons.items()}
+            contexts = dict(contexts) | {left[at]: context for at, context in told.items()}
+            for field, path in self._attributes.items():
+                columns[field] = columns[field].put(left, _column(rows, path))
+        _fill(columns, len(records), contexts)
+        return RawClicks(timestamp=columns.pop("timestamp"), columns=columns, faults=faults)
+
+    def _flatly(self, records: Sequence[bytes | None]) -> tuple[dict[str, Encoded], list[int]]:
+        """Read what is plain to read: a column a field, and the rows that are left."""
+        if self._flat is None:
+            nothing = Encoded.none(len(records))
+            return dict.fromkeys(self._attributes, nothing), list(range(len(records)))
+        flat = self._flat.read(records)
+        columns = {field: flat.columns[path] for field, path in self._paths.items()}
+        return columns, flat.left
+
+    def _closely(
+        self, records: Sequence[bytes | None]
+    ) -> tuple[list[Any], dict[int, str], dict[int, Context]]:
+        """Decode records one by one: rows, faults, and attributes of structured events."""
         nothing = self._layout()
         rows: list[Any] = []
         faults: dict[int, str] = {}
@@ -100,13 +136,10 @@ class ClickDecoder:
             except (ValueError, RecursionError) as error:
                 faults[len(rows)] = _not_a_click(record, error)
                 rows.append(nothing)
-        if self._opens:
-            contexts = dict(contexts) | self._open(records, rows, faults)
+        contexts = self._open(records, rows, faults) if self._opens else {}
         if self._versioned:
             faults |= _of_other_versions(rows)
-        columns = {field: _column(rows, path) for field, path in self._attributes.items()}
-        _fill(columns, len(rows), contexts)
-        return RawClicks(timestamp=columns.pop("timestamp"), columns=columns, faults=faults)
+        return rows, faults, contexts
 
     def _open(
         self, records: Sequence[bytes | None], rows: list[Any], faults: dict[int, str]
@@ -285,13 +318,15 @@ def _told(rows: Sequence[Any], mark: str) -> list[int]:
     return [at for at, value in enumerate(marks) if value is not None]
 
 
-def _fill(columns: dict[str, list[Raw]], rows: int, contexts: Mapping[int, Context]) -> None:
-    """Let what is known beside a record stand where the record says nothing."""
-    for at, context in contexts.items():
-        for field, value in (("timestamp", context.time), ("event_id", context.event_id)):
-            column = columns.setdefault(field, [None] * rows)
-            if column[at] is None:
-                column[at] = value
+def _fill(columns: dict[str, Encoded], rows: int, contexts: Mapping[int, Context]) -> None:
+    """Let what is known beside the record stand where the record says nothing."""
+    if not contexts:
+        return
+    for field, known in (("timestamp", _TIME), ("event_id", _EVENT_ID)):
+        column = columns.get(field) or Encoded.none(rows)
+        codes = column.codes.tolist()
+        lacking = [row for row in contexts if codes[row] == NO_CODE]
+        columns[field] = column.put(lacking, [known(contexts[row]) for row in lacking])
 
 
 def _plant(tree: dict[str, Any], field: str, path: str) -> None:

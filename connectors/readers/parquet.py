@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from connectors.layout import LayoutError, recognise
+from connectors.raw import Encoded, Raw
 from connectors.readers.base import Chunk, EmptyFileError, FileError, open_file
-from connectors.validate import Encoded, RawClicks, RawTimes
+from connectors.validate import RawClicks
 
 _BROKEN = (pa.ArrowException, OSError)
+
+
+_Times = Sequence[Raw] | NDArray[np.datetime64]
 
 
 def read_parquet(path: Path, given: Mapping[str, str], size: int) -> Iterator[Chunk]:
@@ -140,7 +144,7 @@ def _encode(array: pa.Array) -> Encoded:
     return Encoded(values, _integers(encoded.indices))
 
 
-def _times(array: pa.Array) -> RawTimes:
+def _times(array: pa.Array) -> _Times:
     if pa.types.is_date(array.type):
         array = array.cast(pa.timestamp("ms"))
     if pa.types.is_timestamp(array.type):
@@ -157,7 +161,7 @@ def _integers(array: pa.Array) -> NDArray[Any]:
     return np.from_dlpack(array).copy()
 
 
-def _describe(columns: Mapping[str, Encoded], times: RawTimes, row: int) -> bytes:
+def _describe(columns: Mapping[str, Encoded], times: _Times, row: int) -> bytes:
     """Write a row as text."""
     event = {"timestamp": times[row]}
     event |= {field: column.values[column.codes[row]] for field, column in columns.items()}
