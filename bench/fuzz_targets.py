@@ -15,6 +15,8 @@ import msgspec
 import numpy as np
 import torch
 from aiokafka import ConsumerRecord
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from bench.recovery import templates
 from bench.soak.traffic import clicks
@@ -24,6 +26,7 @@ from connectors.kafka import checkpoints, erasures
 from connectors.kafka.checkpoints import Champion, Learned
 from connectors.kafka.decoding import decode_records
 from connectors.kafka.live_settings import decode_live
+from connectors.kafka.log_format import LogBatch, unpacked
 from connectors.kafka.partitions import Stamp
 from connectors.kafka.records import Records
 from connectors.kafka.restore import Followed
@@ -72,6 +75,7 @@ def targets() -> list[Target]:
     )
     return [
         *_of_clicks(),
+        _one("batch of the log", _log_batches(), _read_log_batch, CorruptRecordException),
         _one("interest state", state, _state, StateError, weight=2),
         _one("progress of an engine", [changes.progress], decode_progress, StateError),
         *_of_drivers(),
@@ -158,6 +162,26 @@ def _accounted(found: Clicks, rejects: list[Any], batch: list[bytes]) -> int:
     if places != list(range(len(batch))):
         raise ArithmeticError(f"{len(found)} clicks and {len(rejects)} rejects of {len(batch)}")
     return len(found)
+
+
+def _log_batches() -> list[bytes]:
+    """Return payloads of batches, each behind a byte that tells how many records it has."""
+    rows = [
+        (b"anna", b'{"item_id":"lamp"}', []),
+        (None, None, [("ce_id", b"1"), ("none", None)]),
+        (b"", b"x" * 300, [("", b"")]),
+    ]
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 20)
+    made = []
+    for count, (key, value, headers) in enumerate(rows, start=1):
+        builder.append(count - 1, _TIME + count, key, value, headers)
+        made.append(bytes([count]) + bytes(LogBatch.of(bytes(builder.build()), 0).records))
+    return made
+
+
+def _read_log_batch(data: bytes) -> None:
+    count = data[0] if data else 0
+    unpacked([LogBatch(data[1:], count, 0, _TIME, -1, wanted=0)])
 
 
 def _state(data: bytes) -> np.void:

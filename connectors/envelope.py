@@ -58,7 +58,7 @@ def opened(record: bytes) -> tuple[bytes | msgspec.Raw, Context]:
     return data, _context(event.source, event.id, event.time)
 
 
-def of_headers(headers: Iterable[tuple[str, bytes]]) -> Context | None:
+def of_headers(headers: Iterable[tuple[str, bytes | None]]) -> Context | None:
     """Return the attributes of a binary event; None where the headers are not of one.
 
     Raises:

@@ -21,13 +21,14 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from connectors.kafka.consumer import Consumer
 from connectors.kafka.messages import Message
+from connectors.kafka.records import Headers
 from connectors.kafka.security import client_config
 from connectors.kafka.sender import partition_of
 from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.topics import LARGEST, changelog_name
 from connectors.store import Pair
 
-_Record: TypeAlias = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
+_Record: TypeAlias = tuple[bytes | None, bytes | None, Headers]
 """Key, value, headers."""
 _Addressed: TypeAlias = tuple[TopicPartition, _Record]
 _BATCH_BYTES = 1 << 20

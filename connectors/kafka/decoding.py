@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import compress
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,14 +48,14 @@ def decode_records(records: Records, source: str, settings: Source) -> tuple[Cli
 
 
 def _contexts(
-    headers: Sequence[Headers],
+    headers: Mapping[int, Headers],
 ) -> tuple[dict[int, Context], dict[int, str]]:
     """Return by row what headers say, and why they cannot be read."""
     contexts: dict[int, Context] = {}
     refused: dict[int, str] = {}
-    for row in compress(range(len(headers)), headers):
+    for row, told in headers.items():
         try:
-            context = of_headers(headers[row])
+            context = of_headers(told)
         except EnvelopeError as error:
             refused[row] = str(error)
         else:

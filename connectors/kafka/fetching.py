@@ -1,7 +1,7 @@
-"""Fetches records by the block, whole batches of the log as their producers made them.
+"""Fetches batches of the log as their producers made them, and leaves records in them.
 
 The client looks at every record by itself and makes an object of eleven fields of it, which takes
-longer than to parse it. It still fetches, and keeps where to go on; it takes a block for a record.
+longer than all else. It still fetches, and keeps where to go on; it takes a block for a record.
 """
 
 from __future__ import annotations
@@ -14,13 +14,43 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
+from aiokafka.protocol.fetch import FetchRequest
 
-from connectors.kafka.records import Record
+from connectors.kafka.log_format import MAGIC, MAGIC_AT, LogBatch, split
 
-Block = list[Record]
+Block = list[LogBatch]
 
 LEAST = 1024
 """Records of a block, where so many have come and are wanted: a batch may have a single one."""
+
+
+def fetch_by_block(fetcher: Any, takes_blocks_of: Callable[[str], bool]) -> None:
+    """Have the client's fetcher hand over blocks of some topics; of others it does as ever."""
+    fetcher.__class__ = BlockFetcher
+    fetcher.takes_blocks_of = takes_blocks_of
+    fetcher._client = fetcher.answers = _Answers(fetcher._client)  # noqa: SLF001
+
+
+class _Answers:
+    """The client, as its fetcher uses it; it keeps the bytes of the newest answer."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.newest: dict[TopicPartition, bytes] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def send(self, node: Any, request: Any) -> Any:
+        """Send a request, and return its answer."""
+        answer = await self._client.send(node, request)
+        if isinstance(request, FetchRequest):
+            self.newest = {
+                TopicPartition(topic, number): written
+                for topic, partitions in answer.topics
+                for number, *_, written in partitions
+            }
+        return answer
 
 
 class BlockFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types for it
@@ -28,6 +58,8 @@ class BlockFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types fo
 
     takes_blocks_of: Callable[[str], bool]
     """Tells of a topic whether it is fetched so; others are fetched as ever."""
+    answers: _Answers
+    """Has the bytes behind what was fetched just now."""
     _room = 0
 
     async def fetched_records(
@@ -45,8 +77,9 @@ class BlockFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types fo
         for tp, result in self._records.items():
             fetched = getattr(result, "_partition_records", None)  # an error has none
             if type(fetched) is PartitionRecords and self.takes_blocks_of(tp.topic):
-                by_block(fetched)
+                by_block(fetched, self.answers.newest[tp])
                 result.getall = partial(self._blocks, tp)
+        self.answers.newest = {}
         return has_news
 
     def _blocks(self, tp: TopicPartition, _: int | None) -> list[Block]:
@@ -65,47 +98,51 @@ class BlockFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types fo
             if not block:
                 break
             blocks += block
-            self._room -= len(block[0])
+            self._room -= sum(batch.count for batch in block[0])
         return blocks
 
 
-def by_block(fetched: PartitionRecords) -> None:
+def by_block(fetched: PartitionRecords, written: bytes) -> None:
     """Let what was fetched of a partition, and not yet looked at, yield blocks."""
     fetched.__class__ = _Blocks
+    fetched._batches = split(written)  # noqa: SLF001
     fetched._records_iterator = fetched._unpack_records()  # noqa: SLF001
 
 
 class _Blocks(PartitionRecords):  # type: ignore[misc]
     next_fetch_offset: int
     least = LEAST
+    _batches: Iterator[memoryview]
 
     def _unpack_records(self) -> Iterator[Block]:
         block: Block = []
+        size = 0
         while self._records.has_next():
             try:
                 batch = self._records.next_batch()
-                block += self._visible(batch)
+                visible = self._visible(batch, next(self._batches))
             except Exception:
                 if block:
                     yield block
                 raise
             self.next_fetch_offset = batch.next_offset
-            if len(block) >= self.least:
+            block += visible
+            size += sum(part.count for part in visible)
+            if size >= self.least:
                 yield block
-                block = []
+                block, size = [], 0
         if block:
             yield block
 
-    def _visible(self, batch: Any) -> Block:
-        """Return the records of a batch that are to be handed over."""
+    def _visible(self, batch: Any, written: memoryview) -> Block:
+        """Return the batch, given by its head, if its records are to be handed over."""
         if self._check_crcs and not batch.validate_crc():
             raise CorruptRecordException(f"Invalid CRC - {self._tp}")
         if self._is_hidden(batch):
             return []
-        records = list(batch)
-        if records and records[0].offset < self.next_fetch_offset:  # sought within it
-            return [record for record in records if record.offset >= self.next_fetch_offset]
-        return records
+        if written[MAGIC_AT] < MAGIC:
+            return [LogBatch.renewed(batch, self.next_fetch_offset)]
+        return [LogBatch.of(written, self.next_fetch_offset)]
 
     def _is_hidden(self, batch: Any) -> bool:
         """Tell whether a batch is a mark, or of a transaction that was broken off."""

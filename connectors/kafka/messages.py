@@ -94,7 +94,7 @@ def _set_aside(topic: str, batch: RecordBatch, row: int, reason: str) -> Message
     key = records.keys[row]
     value, further = fitting(key, records.values[row])
     headers = [
-        *records.headers[row],
+        *records.headers.get(row, ()),
         ("driftline-reason", reason.encode(errors="backslashreplace")),
         ("driftline-topic", batch.topic.encode()),
         ("driftline-partition", b"%d" % batch.partition),

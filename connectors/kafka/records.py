@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Headers = Sequence[tuple[str, bytes]]
+from connectors.packed import Packed
 
-_OFFSET, _TIMESTAMP = attrgetter("offset"), attrgetter("timestamp")
-_KEY, _VALUE, _HEADERS = attrgetter("key"), attrgetter("value"), attrgetter("headers")
+Headers = Sequence[tuple[str, bytes | None]]
 
 
 class Record(Protocol):
@@ -35,24 +33,25 @@ class Records:
 
     offsets: NDArray[np.int64]  # (n,)
     timestamps: NDArray[np.int64]  # (n,) milliseconds, the bus's time: not the event time
-    keys: list[bytes | None]
-    values: list[bytes | None]
+    keys: Packed
+    values: Packed
     """None is a tombstone."""
-    headers: list[Headers]
+    headers: Mapping[int, Headers]
+    """By row, of the records that have any."""
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> Records:
-        """Take records apart; what is left of them is freed at once."""
+        """Take records apart."""
         return cls(
-            offsets=np.fromiter(map(_OFFSET, records), np.int64, len(records)),
-            timestamps=np.fromiter(map(_TIMESTAMP, records), np.int64, len(records)),
-            keys=list(map(_KEY, records)),
-            values=list(map(_VALUE, records)),
-            headers=[headers or () for headers in map(_HEADERS, records)],
+            offsets=np.array([record.offset for record in records], np.int64),
+            timestamps=np.array([record.timestamp for record in records], np.int64),
+            keys=Packed.of([record.key for record in records]),
+            values=Packed.of([record.value for record in records]),
+            headers={row: record.headers for row, record in enumerate(records) if record.headers},
         )
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.offsets)
 
     def slice(self, start: int, stop: int) -> Records:
         """Return the records from one place to before another."""
@@ -62,17 +61,18 @@ class Records:
             self.timestamps[rows],
             self.keys[rows],
             self.values[rows],
-            self.headers[rows],
+            {row - start: told for row, told in self.headers.items() if start <= row < stop},
         )
 
     def take(self, rows: Sequence[int]) -> Records:
         """Return some of the records, in the order given."""
+        told = enumerate(rows)
         return Records(
             self.offsets[rows],
             self.timestamps[rows],
-            [self.keys[row] for row in rows],
-            [self.values[row] for row in rows],
-            [self.headers[row] for row in rows],
+            self.keys[rows],
+            self.values[rows],
+            {place: self.headers[row] for place, row in told if row in self.headers},
         )
 
 

@@ -53,7 +53,7 @@ class Rekeying:
                 key = records.keys[row]
                 value, further = fitting(key, records.values[row])
                 origin = (ORIGIN, b"%d:%d" % (batch.partition, offset))
-                own = [header for header in records.headers[row] if header[0] != ORIGIN]
+                own = [header for header in records.headers.get(row, ()) if header[0] != ORIGIN]
                 headers = [*own, *further, origin]
                 await sender.send(keys.get(row, key), value, headers)
             await sender.finish()
@@ -78,7 +78,7 @@ class Origins(msgspec.Struct, kw_only=True):
         """Leave out records that were sent before; those of other topics are all fresh."""
         if not topic.endswith(BY_USER):
             return records
-        told = enumerate(records.headers)
+        told = ((row, records.headers.get(row, ())) for row in range(len(records)))
         return records.take([row for row, headers in told if self._is_fresh(headers)])
 
     def _is_fresh(self, headers: Headers) -> bool:

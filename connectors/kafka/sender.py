@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from functools import lru_cache
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
 
 from connectors.kafka.metadata import partitions
+from connectors.kafka.records import Headers
 from connectors.kafka.security import client_config
 from connectors.kafka.settings import BusError, Kafka
 from connectors.kafka.topics import LARGEST
@@ -69,7 +69,7 @@ class Sender:
         self,
         key: bytes | None,
         value: bytes | None,
-        headers: Sequence[tuple[str, bytes]] = (),
+        headers: Headers = (),
     ) -> None:
         """Put a record into its batch, and let that go when it is full.
 

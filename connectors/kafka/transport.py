@@ -31,7 +31,8 @@ import faust
 from faust.transport.drivers import TRANSPORTS, aiokafka
 from faust.types import TP, ConsumerMessage
 
-from connectors.kafka.fetching import BlockFetcher
+from connectors.kafka.fetching import fetch_by_block
+from connectors.kafka.log_format import unpacked
 from connectors.kafka.records import RecordBatch, Records
 from connectors.kafka.security import SCHEME, faust_config
 from connectors.kafka.settings import Kafka
@@ -126,6 +127,11 @@ class _Fetched:
     records: Records
     turn: int
 
+    @property
+    def offset(self) -> int:
+        """That of the last record."""
+        return int(self.records.offsets[-1])
+
 
 class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
     """Runs the client.
@@ -145,8 +151,7 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         """Start the client, and have it fetch in our way."""
         await super().on_start()
         fetcher: Any = self._ensure_consumer()._fetcher  # noqa: SLF001  made as the client starts
-        fetcher.__class__ = BlockFetcher
-        fetcher.takes_blocks_of = cast("Consumer", self.consumer).hands_over_batches
+        fetch_by_block(fetcher, cast("Consumer", self.consumer).hands_over_batches)
 
     async def _fetch_records(self, *request: Any, **limits: Any) -> Any:
         """Take what was fetched, and note the turn in which it was taken.
@@ -155,13 +160,16 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         begins to read: were that taken for the old turn's, nobody would read it again.
         """
         fetched = dict(await super()._fetch_records(*request, **limits))
-        blocks = {tp for tp, found in fetched.items() if isinstance(found[0], list)}
-        for tp in blocks:
-            fetched[tp] = list(chain.from_iterable(fetched[tp]))
         consumer = cast("Consumer", self.consumer)
+        turn = consumer.turn
+        blocks = {tp: found for tp, found in fetched.items() if isinstance(found[0], list)}
+        for tp, found in blocks.items():
+            records = unpacked(list(chain.from_iterable(found)))
+            if len(records):
+                fetched[tp] = [_Fetched(records, turn)]
+            else:
+                del fetched[tp]
         consumer.note(fetched, request[0])
-        for tp in blocks:
-            fetched[tp] = [_Fetched(Records.of(fetched[tp]), consumer.turn)]
         return fetched
 
 
@@ -409,6 +417,7 @@ def batch_app(kafka: Kafka, *, datadir: Path, **settings: Any) -> faust.App:
         "stream_buffer_maxsize": 4,  # batches, not records: a queue of thousands would fill memory
         "consumer_auto_offset_reset": "earliest",
     }
+    unpacked([])  # compiles it, where it is not: within the client heartbeats would wait for that
     gc.set_threshold(YOUNG_OBJECTS)
     with suppress(AttributeError):  # glibc alone has it
         set_malloc = ctypes.CDLL(None).mallopt

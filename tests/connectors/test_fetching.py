@@ -8,13 +8,16 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.kafka import fetching
-from connectors.kafka.fetching import BlockFetcher, by_block
+from connectors.kafka.fetching import BlockFetcher, _Answers, by_block
+from connectors.kafka.log_format import unpacked
 
 
 def log(batches):
@@ -47,6 +50,16 @@ def told(records):
     return [(r.offset, r.timestamp, r.key, r.value, list(r.headers)) for r in records]
 
 
+def told_by(blocks):
+    """Tell of blocks what `told` tells of records."""
+    records = unpacked(list(chain.from_iterable(blocks)))
+    columns = records.offsets.tolist(), records.timestamps.tolist(), records.keys, records.values
+    return [
+        (*fields, list(records.headers.get(row, ())))
+        for row, fields in enumerate(zip(*columns, strict=True))
+    ]
+
+
 @given(
     st.lists(
         st.tuples(st.sets(st.integers(0, 9), min_size=1), st.integers(1, 2)), min_size=1, max_size=5
@@ -59,9 +72,9 @@ def test_blocks_hold_what_the_client_hands_over(batches, start, aborts):
     written = log((10 * n, sorted(kept), by) for n, (kept, by) in enumerate(batches))
     aborted = [(2, 0)] if aborts else []
     ones, blocks = fetched(written, start, aborted), fetched(written, start, aborted)
-    by_block(blocks)
+    by_block(blocks, written)
     expected = told(ones)
-    assert expected == told(chain.from_iterable(blocks))
+    assert expected == told_by(blocks)
     assert ones.next_fetch_offset == blocks.next_fetch_offset
 
 
@@ -82,6 +95,8 @@ class Answered(BlockFetcher):
 
     def __init__(self, *answers):
         self.takes_blocks_of = lambda _: True
+        self.answers = SimpleNamespace()
+        self.written = answers
         self.positions = [Position() for _ in answers]
         self.places = [TopicPartition("clicks", number) for number in range(len(answers))]
         self._subscriptions = SimpleNamespace(reassignment_in_progress=False)
@@ -98,10 +113,11 @@ class Answered(BlockFetcher):
 
     async def taken(self, most):
         """Return the records that come next by partition, each by its block and offset."""
+        self.answers.newest = dict(zip(self.places, self.written, strict=True))
         await self._proc_fetch_request()
         found = await self.fetched_records(self.places, max_records=most)
         return {
-            at.partition: [[record.offset for record in block] for block in blocks]
+            at.partition: [unpacked(block).offsets.tolist() for block in blocks]
             for at, blocks in found.items()
         }
 
@@ -139,3 +155,41 @@ def test_what_comes_before_damage_is_read(sound):
     assert {} == asyncio.run(fetcher.taken(100))  # from where it is fetched anew
     with pytest.raises(CorruptRecordException):
         asyncio.run(Answered(bytes(damaged)).taken(100))
+
+
+@pytest.mark.parametrize("magic", [0, 1])
+def test_batches_of_older_formats_are_read(magic):
+    """The client parses them, and they are written anew."""
+    builder = LegacyRecordBatchBuilder(magic, 0, 1 << 20)
+    builder.append(0, timestamp=None if magic == 0 else 1000, key=b"k", value=b"v")
+    written = bytes(builder.build())
+    blocks = fetched(written, 0, [])
+    by_block(blocks, written)
+    time = -1 if magic == 0 else 1000
+    assert [(0, time, b"k", b"v", [])] == told_by(blocks)
+
+
+def test_answers_of_several_brokers_do_not_mix():
+    """Of each answer the bytes are kept while it is looked at; other requests pass through."""
+
+    class Client:
+        closed = False
+
+        async def send(self, node, request):
+            await asyncio.sleep(0)
+            if not isinstance(request, FetchRequest):
+                return "another answer"
+            return SimpleNamespace(topics=[("clicks", [(node, 0, 9, None, b"log %d" % node)])])
+
+    async def asked(answers, node):
+        await answers.send(node, FetchRequest(0, 0, 0, 0, []))
+        return answers.newest
+
+    async def both():
+        answers = _Answers(Client())
+        assert "another answer" == await answers.send(0, "another request")
+        assert answers.closed is False
+        return await asyncio.gather(asked(answers, 0), asked(answers, 1))
+
+    expected = [{TopicPartition("clicks", n): b"log %d" % n} for n in range(2)]
+    assert expected == asyncio.run(both())

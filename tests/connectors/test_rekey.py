@@ -36,7 +36,7 @@ def test_whatever_is_sent_again_every_record_counts_once(turns, cuts):
     origins = Origins()
     spans = zip(edges, edges[1:], strict=False)
     fresh = [origins.fresh("clicks-by-user", Records.of(records[a:b])) for a, b in spans]
-    told = [headers[0][1] for found in fresh for headers in found.headers]
+    told = [headers[0][1] for found in fresh for headers in found.headers.values()]
     assert sorted(b"%d:%d" % at for at in set(sent)) == sorted(told)
     assert len(sent) - len(set(sent)) == origins.repeated
 

@@ -7,11 +7,13 @@ import pytest
 from faust.transport.drivers import aiokafka
 from faust.types import TP
 
+from connectors.kafka.log_format import LogBatch
 from connectors.kafka.transport import Consumer, ConsumerThread, ReadOffsets, Span
 
-BLOCK = [
+RECORDS = [
     SimpleNamespace(offset=at, timestamp=0, key=b"", value=b"", headers=[]) for at in (7, 8, 9)
 ]
+BLOCK = [LogBatch.renewed(RECORDS, 7)]
 
 
 def test_a_request_answered_after_a_rebalance_is_of_the_new_turn(monkeypatch):
