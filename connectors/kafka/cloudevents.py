@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC, as all times here
 
 
 def cloud_event(
@@ -17,12 +19,14 @@ def cloud_event(
         source: what of driftline it comes from: the learner, or the partition behind it.
         content: the media type of the value.
     """
-    moment = datetime.fromtimestamp(time / 1000, UTC).isoformat(timespec="milliseconds")
+    moment = _EPOCH + timedelta(
+        milliseconds=time
+    )  # without a zone: with one it takes thrice as long
     return [
         ("ce_specversion", b"1.0"),
         ("ce_type", f"driftline.{kind}".encode()),
         ("ce_source", f"driftline/{source}".encode()),
         ("ce_id", number.encode()),
-        ("ce_time", moment.replace("+00:00", "Z").encode()),
+        ("ce_time", f"{moment.isoformat(timespec='milliseconds')}Z".encode()),
         ("content-type", content.encode()),
     ]
