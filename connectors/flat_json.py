@@ -30,8 +30,8 @@ _LITERALS = np.frombuffer(b"nulltruefalse", np.uint8)
 _NULL, _TRUE, _FALSE = (0, 4), (4, 8), (8, 13)
 _PLAIN = np.array([byte >= _SPACE and byte not in (_QUOTE, _BACKSLASH) for byte in range(256)])
 """Whether a byte stands for itself in a text."""
-_DIGITS = 18
-"""Of a number, at most: then it fits 64 bits, and with a fraction it is finite."""
+_LONGEST_NUMBER = 19
+"""Characters, as of nanoseconds since 1970: it fits 64 bits, and with a fraction it is finite."""
 _NOWHERE = -1
 """In place of where something ends: it is left."""
 
@@ -304,7 +304,7 @@ def _number(data, at, end, fraction):
         stop = _digits(data, point + 1, end)
         if stop == point + 1 or not fraction:
             return _NOWHERE
-    return stop if stop - first <= _DIGITS else _NOWHERE
+    return stop if stop - at <= _LONGEST_NUMBER else _NOWHERE
 
 
 @_inline

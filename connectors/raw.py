@@ -56,8 +56,8 @@ class Encoded:
 
 
 def _told_apart(value: Raw) -> object:
-    """Return what tells 1.0 from 1, which are equal: of timestamps they are not."""
-    return (float, value) if isinstance(value, float) else value
+    """Return what tells 1.0 from 1 and -0.0 from 0.0: they are equal, as times or reasons not."""
+    return (float, repr(value)) if isinstance(value, float) else value
 
 
 RawColumn = Sequence[Raw] | Encoded
