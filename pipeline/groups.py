@@ -10,12 +10,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags_array
-from scipy.sparse.linalg import svds
+from scipy.sparse.linalg import aslinearoperator, svds
 
 from pipeline.events import NO_CODE, Clicks
 from pipeline.settings import Settings
 
-GROUPS = 16
+GROUPS = 4
+"""Coarse ones: of finer groups, people move to others by chance."""
+LEAST_ITEMS = 64
 DIMENSIONS = 8
 ROUNDS = 25
 LEAST_USERS = 5
@@ -37,7 +39,7 @@ def group_items(clicks: Clicks, settings: Settings) -> dict[str, str]:
     users, taken = np.divmod(pairs, items)
     times = np.bincount(taken, minlength=items)
     kept = np.flatnonzero(times >= LEAST_USERS)
-    if len(kept) < 4 * GROUPS or users.max() <= DIMENSIONS:
+    if len(kept) < LEAST_ITEMS or users.max() <= DIMENSIONS:
         return {}
     whole = csr_matrix((np.ones(len(pairs)), (users, taken)), (users.max() + 1, items))
     random = np.random.default_rng(settings.seed)
@@ -51,13 +53,19 @@ def group_items(clicks: Clicks, settings: Settings) -> dict[str, str]:
 
 
 def _place(taken: csr_matrix, random: np.random.Generator) -> Vectors:
-    """Return a direction for each item: (items, `DIMENSIONS`), each of length 1."""
-    by_user = np.maximum(taken.sum(axis=1), 1).A1
-    by_item = np.maximum(taken.sum(axis=0), 1).A1
-    scaled = diags_array(by_user**-0.5) @ taken @ diags_array(by_item**-0.5)
+    """Return a direction for each item: (items, `DIMENSIONS`), each of length 1.
+
+    What frequencies alone would have is taken off: left to be the first of the vectors, it could
+    not be told from another one where some people and items have nothing to do with the others.
+    """
+    by_user, by_item = taken.sum(axis=1).A1, taken.sum(axis=0).A1
+    weights = [diags_array(np.maximum(by, 1) ** -0.5) for by in (by_user, by_item)]
+    scaled = aslinearoperator(weights[0] @ taken @ weights[1])
+    often = [np.sqrt(by / by.sum()) for by in (by_user, by_item)]
+    expected = aslinearoperator(often[0][:, None]) @ aslinearoperator(often[1][None, :])
     start = random.normal(size=min(scaled.shape))
-    _, strengths, rows = svds(scaled, k=DIMENSIONS + 1, v0=start)
-    order = np.argsort(-strengths)[1:]  # the first is the frequencies themselves
+    _, strengths, rows = svds(scaled - expected, k=DIMENSIONS, v0=start)
+    order = np.argsort(-strengths)
     vectors: Vectors = rows[order].T * strengths[order]
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     directions: Vectors = vectors / np.maximum(lengths, 1e-12)
