@@ -101,9 +101,8 @@ ROOM_SECONDS = 0.02
 YOUNG_OBJECTS = 100_000
 """Objects made and still there before Python's collector looks for cycles among them.
 
-A fetch makes tens of thousands, one for each record, and none is in a cycle. By default the
-collector would look seventy times in 50,000, now and then at everything that there is: a third of
-the worker's time.
+A flush makes tens of thousands, and none is in a cycle. By default the collector would look after
+every 700 of them, now and then at everything that there is.
 """
 
 
