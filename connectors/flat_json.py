@@ -277,18 +277,18 @@ def _key(data, at, stop, keys, key_ends, likely):
 
 
 @_inline
-def _value(data, at, end, any_literal, fraction):
-    """Return where a value ends."""
+def _value(data, at, end, unread, fraction):
+    """Return where a value ends; one that nobody reads may be any flat one."""
     if at == end:
         return _NOWHERE
     if data[at] == _QUOTE:
         return _text(data, at, end)
     if data[at] == _MINUS or _ZERO <= data[at] <= _NINE:
-        return _number(data, at, end, fraction or any_literal)
+        return _number(data, at, end, fraction or unread)
     for first, stop in (_NULL, _TRUE, _FALSE):
         length = stop - first
         if end - at >= length and _same(_LITERALS, first, data, at, length):
-            return at + length if any_literal or first == 0 else _NOWHERE
+            return at + length if unread or first == _NULL[0] else _NOWHERE
     return _NOWHERE
 
 
