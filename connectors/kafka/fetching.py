@@ -28,7 +28,7 @@ def fetch_by_block(fetcher: Any, takes_blocks_of: Callable[[str], bool]) -> None
     """Have the client's fetcher hand over blocks of some topics; of others it does as ever."""
     fetcher.__class__ = BlockFetcher
     fetcher.takes_blocks_of = takes_blocks_of
-    fetcher._client = fetcher.answers = _Answers(fetcher._client)  # noqa: SLF001
+    fetcher._client = _Answers(fetcher._client)  # noqa: SLF001
 
 
 class _Answers:
@@ -58,8 +58,7 @@ class BlockFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types fo
 
     takes_blocks_of: Callable[[str], bool]
     """Tells of a topic whether it is fetched so; others are fetched as ever."""
-    answers: _Answers
-    """Has the bytes behind what was fetched just now."""
+    _client: _Answers
     _room = 0
 
     async def fetched_records(
@@ -77,9 +76,9 @@ class BlockFetcher(Fetcher):  # type: ignore[misc]  # aiokafka ships no types fo
         for tp, result in self._records.items():
             fetched = getattr(result, "_partition_records", None)  # an error has none
             if type(fetched) is PartitionRecords and self.takes_blocks_of(tp.topic):
-                by_block(fetched, self.answers.newest[tp])
+                by_block(fetched, self._client.newest[tp])
                 result.getall = partial(self._blocks, tp)
-        self.answers.newest = {}
+        self._client.newest = {}
         return has_news
 
     def _blocks(self, tp: TopicPartition, _: int | None) -> list[Block]:

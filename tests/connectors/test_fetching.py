@@ -95,7 +95,7 @@ class Answered(BlockFetcher):
 
     def __init__(self, *answers):
         self.takes_blocks_of = lambda _: True
-        self.answers = SimpleNamespace()
+        self._client = SimpleNamespace()
         self.written = answers
         self.positions = [Position() for _ in answers]
         self.places = [TopicPartition("clicks", number) for number in range(len(answers))]
@@ -113,7 +113,7 @@ class Answered(BlockFetcher):
 
     async def taken(self, most):
         """Return the records that come next by partition, each by its block and offset."""
-        self.answers.newest = dict(zip(self.places, self.written, strict=True))
+        self._client.newest = dict(zip(self.places, self.written, strict=True))
         await self._proc_fetch_request()
         found = await self.fetched_records(self.places, max_records=most)
         return {
