@@ -75,19 +75,18 @@ class FlatReader:
         self._ends = np.cumsum([len(key) for key in quoted])
         self._fractions = np.array([key in fractions for key in (*keys, *marks)], np.bool_)
 
-    def read(self, records: Sequence[bytes | None]) -> Flat:
+    def read(self, records: Packed) -> Flat:
         """Read n records; those without value are left."""
-        packed = Packed.of(records)
-        keys, rows = len(self._ends), len(packed)
+        keys, rows = len(self._ends), len(records)
         codes = np.full((keys, rows), NO_CODE, np.int32)
         starts, stops = np.empty((2, keys, rows), np.int64)
         counts = np.zeros(keys, np.int64)
         is_ascii = np.ones(keys, np.bool_)
         is_left = np.ones(rows, np.bool_)
         _read(
-            np.frombuffer(packed.data, np.uint8),
-            packed.starts,
-            packed.stops,
+            np.frombuffer(records.data, np.uint8),
+            records.starts,
+            records.stops,
             self._longest,
             self._keys,
             self._ends,
@@ -99,7 +98,7 @@ class FlatReader:
             is_ascii,
             is_left,
         )
-        texts = _Texts(packed)
+        texts = _Texts(records)
         values: list[Sequence[str | None]] = []
         for key, count in enumerate(counts.tolist()):
             places = starts[key, :count], stops[key, :count]

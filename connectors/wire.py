@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from connectors.envelope import Context, EnvelopeError, opened
 from connectors.flat_json import FlatReader
 from connectors.layout import FIELDS, full_names
+from connectors.packed import Packed
 from connectors.raw import Encoded, Raw
 from connectors.timestamps import Span
 from connectors.validate import RawClicks, Reject, validate
@@ -98,18 +99,19 @@ class ClickDecoder:
             records: the values.
             contexts: by row what is known beside the value, of a record that does not say it.
         """
-        columns, left = self._flatly(records)
+        packed = Packed.of(records)
+        columns, left = self._flatly(packed)
         faults: dict[int, str] = {}
         if left:
-            rows, reasons, told = self._closely([records[row] for row in left])
+            rows, reasons, told = self._closely(list(packed[left]))
             faults = {left[at]: reason for at, reason in reasons.items()}
             contexts = dict(contexts) | {left[at]: context for at, context in told.items()}
             for field, path in self._attributes.items():
                 columns[field] = columns[field].put(left, _column(rows, path))
-        _fill(columns, len(records), contexts)
+        _fill(columns, len(packed), contexts)
         return RawClicks(timestamp=columns.pop("timestamp"), columns=columns, faults=faults)
 
-    def _flatly(self, records: Sequence[bytes | None]) -> tuple[dict[str, Encoded], list[int]]:
+    def _flatly(self, records: Packed) -> tuple[dict[str, Encoded], list[int]]:
         """Read what is plain to read: a column a field, and the rows that are left."""
         if self._flat is None:
             nothing = Encoded.none(len(records))

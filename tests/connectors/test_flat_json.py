@@ -160,7 +160,7 @@ def clicks_of(source):
 
 def read(records):
     """Return what the reader takes of plain columns: by row a value a key, and the rows left."""
-    flat = READER.read(records)
+    flat = READER.read(Packed.of(records))
     columns = [
         [column.values[code] if code != NO_CODE else None for code in column.codes.tolist()]
         for column in flat.columns.values()
@@ -273,12 +273,12 @@ def test_what_is_not_plain_is_left(record):
 def test_a_record_as_long_as_may_be_is_read():
     """One byte more, and it is left."""
     record = PLAIN.ljust(LONGEST)
-    assert [1] == READER.read([record, record + b" "]).left
+    assert [1] == READER.read(Packed.of([record, record + b" "])).left
 
 
 @pytest.mark.parametrize("texts", [[f"u{number}" for number in range(5000)], ["ä", "a"] * 9, []])
 def test_a_value_is_held_once(texts):
     """The rows that have it bear its code, however many values there are."""
-    users = READER.read([quoted({"user_id": text}) for text in texts]).columns["user_id"]
+    users = READER.read(Packed.of([quoted({"user_id": text}) for text in texts])).columns["user_id"]
     assert list(dict.fromkeys(texts)) == users.values
     assert texts == [users.values[code] for code in users.codes.tolist()]
