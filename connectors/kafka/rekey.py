@@ -49,13 +49,13 @@ class Rekeying:
         users = [clicks.user.values[code].encode() for code in clicks.user.codes.tolist()]
         keys = dict(zip(rows, users, strict=True))
         try:
-            for row, offset in enumerate(records.offsets.tolist()):
-                key = records.keys[row]
-                value, further = fitting(key, records.values[row])
+            told = zip(records.offsets.tolist(), records.keys, records.values, strict=True)
+            for row, (offset, key, value) in enumerate(told):
+                fitted, further = fitting(key, value)
                 origin = (ORIGIN, b"%d:%d" % (batch.partition, offset))
                 own = [header for header in records.headers.get(row, ()) if header[0] != ORIGIN]
                 headers = [*own, *further, origin]
-                await sender.send(keys.get(row, key), value, headers)
+                await sender.send(keys.get(row, key), fitted, headers)
             await sender.finish()
         except KafkaError as error:
             raise BusError(f"{self._kafka.clicks} did not take what was sent: {error}") from error
