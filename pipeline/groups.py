@@ -59,10 +59,10 @@ def _place(taken: csr_matrix, random: np.random.Generator) -> Vectors:
     not be told from another one where some people and items have nothing to do with the others.
     """
     by_user, by_item = taken.sum(axis=1).A1, taken.sum(axis=0).A1
-    weights = [diags_array(np.maximum(by, 1) ** -0.5) for by in (by_user, by_item)]
-    scaled = aslinearoperator(weights[0] @ taken @ weights[1])
-    often = [np.sqrt(by / by.sum()) for by in (by_user, by_item)]
-    expected = aslinearoperator(often[0][:, None]) @ aslinearoperator(often[1][None, :])
+    user_weight, item_weight = (diags_array(np.maximum(by, 1) ** -0.5) for by in (by_user, by_item))
+    scaled = aslinearoperator(user_weight @ taken @ item_weight)
+    user_share, item_share = (np.sqrt(by / by.sum()) for by in (by_user, by_item))
+    expected = aslinearoperator(user_share[:, None]) @ aslinearoperator(item_share[None, :])
     start = random.normal(size=min(scaled.shape))
     _, strengths, rows = svds(scaled - expected, k=DIMENSIONS, v0=start)
     order = np.argsort(-strengths)

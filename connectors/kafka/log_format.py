@@ -115,10 +115,11 @@ def unpacked(batches: Sequence[LogBatch]) -> Records:
         raise CorruptRecordException("a batch that cannot hold the records that it tells of")
     numbers = np.empty((_RECORD_FIELDS, size), np.int64)
     headers = np.empty((0, _HEADER_FIELDS), np.int64)
-    found = _unpack(np.frombuffer(data, np.uint8), heads, numbers, headers)
-    if found > 0:
+    everything = np.frombuffer(data, np.uint8), heads, numbers
+    found = _unpack(*everything, headers)
+    if found > 0:  # once more, as there is room for them now
         headers = np.empty((found, _HEADER_FIELDS), np.int64)
-        found = _unpack(np.frombuffer(data, np.uint8), heads, numbers, headers)
+        _unpack(*everything, headers)
     if found < 0:
         raise CorruptRecordException("a batch that does not hold the records that it tells of")
     offsets, timestamps, key, key_end, value, value_end = numbers
