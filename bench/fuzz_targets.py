@@ -32,6 +32,7 @@ from connectors.kafka.records import Records
 from connectors.kafka.restore import Followed
 from connectors.kafka.trend_stage import TrendProgress
 from connectors.prior_file import decode_prior
+from connectors.profiles import encode_profiles
 from connectors.store import StoreError, is_replicated, pairs, unpack
 from learners import checkpoint
 from learners.checkpoint import CheckpointError, Manifest, Names
@@ -39,11 +40,12 @@ from learners.metrics import Figures
 from pipeline.engine import Engine, decode_progress
 from pipeline.events import CategoryForecast, Clicks, DriftAlert, ForecastWindow
 from pipeline.interest import StateError
-from pipeline.kernel import snapshot
+from pipeline.kernel import snapshots
 from pipeline.packing import decode
 from pipeline.prior import UNIFORM
 from pipeline.rollups import Rollup, merged
 from pipeline.settings import Model, Settings, SettingsError, Source
+from pipeline.snapshots import Snapshots
 
 MAPPED = Source(map={"user": "data.user.id", "item": "data.item", "timestamp": "at"})
 _TIME = 1_700_000_000_000
@@ -70,9 +72,8 @@ def targets() -> list[Target]:
     changes = engine.changes()
     state = [data for _, data in changes.states][:50] + templates()[:20]
     alerts, rollups = effects
-    profiles = engine.profiles(
-        [(user, snapshot(_state(data))) for user, data in changes.states[:20]]
-    )
+    users, states = zip(*changes.states[:20], strict=True)
+    profiles = Snapshots(list(users), snapshots(decode(states)))
     return [
         *_of_clicks(),
         _one("batch of the log", _log_batches(), _read_log_batch, CorruptRecordException),
@@ -81,7 +82,9 @@ def targets() -> list[Target]:
         *_of_drivers(),
         _one("changelog record", _records(changes), _read_record, StoreError, StateError),
         _one("alert", [*map(wire.encode_alert, alerts)], wire.decode_alert, wire.WireError),
-        _one("profile", [*map(wire.encode_profile, profiles)], wire.decode_profile, wire.WireError),
+        _one(
+            "profile", encode_profiles(profiles, engine.names), wire.decode_profile, wire.WireError
+        ),
         _one("forecast", [_forecast()], wire.decode_forecast, wire.WireError),
         _one("rollup", [*map(wire.encode_rollup, rollups)], _read_rollup, wire.WireError, weight=2),
         *_of_checkpoints(),

@@ -8,17 +8,19 @@ that a resumed run drops what it will write again.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from connectors.profiles import interest_lists
 from connectors.run_files import read_table
-from pipeline.interest import TOP, snapshots_of
 from pipeline.segments import Interests
+from pipeline.snapshots import TOP, Snapshots
 from pipeline.symbols import Names
 
 FOLDER = "interests"
@@ -44,39 +46,27 @@ class InterestHistory:
         self._folder = directory / FOLDER
         self._folder.mkdir(exist_ok=True)
         self._names = names
-        self._rows: list[tuple[list[str], np.ndarray, np.ndarray, np.ndarray]] = []
+        self._users: list[str] = []
+        self._taken: list[tuple[NDArray[np.int64], NDArray[np.void]]] = []
         for part in self._folder.iterdir():
             if part.suffix != ".parquet" or int(part.stem) > batches:
                 part.unlink()
 
-    def add(self, profiles: Sequence[tuple[str, np.void]]) -> None:
-        """Take users and snapshots, as `Effects.profiles` has them."""
-        if profiles:
-            users = [user for user, _ in profiles]
-            snapshots = snapshots_of(profiles)
-            top = snapshots["short"]
-            self._rows.append(
-                (users, snapshots["time"], top["category"], np.round(top["share"], 4))
-            )
+    def add(self, profiles: Snapshots) -> None:
+        """Take the profiles that a batch made due."""
+        self._users += profiles.users
+        self._taken.append((profiles.taken["time"].copy(), profiles.taken["short"].copy()))
 
     def flush(self, batches: int) -> None:
         """Make what was taken durable, as the file of a commit after so many batches."""
-        if not self._rows:
+        if not self._users:
             return
-        users, times, symbols, shares = zip(*self._rows, strict=True)
-        category, share = np.concatenate(symbols), np.concatenate(shares)
-        kept = share > 0
-        present, place = np.unique(category[kept], return_inverse=True)
-        names = pa.array([self._names[number] for number in present.tolist()], pa.string())
-        interests = pa.StructArray.from_arrays(
-            [names.take(pa.array(place)), pa.array(share[kept])], ["category", "weight"]
-        )
-        offsets = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32)
+        times, short = map(np.concatenate, zip(*self._taken, strict=True))
         table = pa.table(
             {
-                "user_id": pa.array([user for batch in users for user in batch], pa.string()),
-                "time": pa.array(np.concatenate(times), pa.timestamp("ms", tz="UTC")),
-                "short_term": pa.ListArray.from_arrays(pa.array(offsets), interests),
+                "user_id": self._users,
+                "time": pa.array(times, pa.timestamp("ms", tz="UTC")),
+                "short_term": interest_lists(short, self._names),
             },
             schema=SCHEMA,
         )
@@ -86,7 +76,8 @@ class InterestHistory:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self._folder / f"{batches:09}.parquet")
-        self._rows.clear()
+        self._users.clear()
+        self._taken.clear()
 
 
 def read_history(directory: Path) -> Interests:

@@ -114,7 +114,7 @@ def replay(
     ) as backtest:
         backtest.run(watch)
         progress(1.0, "writing profiles, summary and report")
-        users = write_profiles(out / "profiles.parquet", backtest.store, backtest.engine)
+        users = write_profiles(out / "profiles.parquet", backtest.store, backtest.engine.names)
         write_segments(out, read_history(out), int(request.settings.trends.window))
         summary = write_summary(
             out,

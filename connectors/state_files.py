@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
+from connectors.profiles import encode_profiles, stored_snapshots
 from connectors.store import CorruptStoreError, Store, StoreError
-from connectors.wire import encode_profile
 from pipeline.engine import decode_progress
-from pipeline.interest import StateError, profiles
-from pipeline.kernel import snapshot
+from pipeline.interest import StateError
 from pipeline.packing import decode
 from pipeline.symbols import Names
 
@@ -39,7 +36,10 @@ def check_store(path: Path) -> tuple[str, bool]:
     try:
         with Store(path) as store:
             for user, data in store.states():
-                _decoded(user, data)
+                try:
+                    decode([data])
+                except StateError as error:
+                    return f"user {user}: {error}", False
                 users += 1
                 bytes_ += len(data)
             for _ in store.replicated():
@@ -66,9 +66,10 @@ def export_stores(paths: Sequence[Path], to: Path) -> int:
     with to.open("wb") as file:
         for path in paths:
             with Store(path) as store:
-                for line in _profiles(store):
-                    file.write(line + b"\n")
-                    users += 1
+                names = Names(store.name)
+                for stored in stored_snapshots(store):
+                    file.writelines(line + b"\n" for line in encode_profiles(stored, names))
+                    users += len(stored)
     return users
 
 
@@ -78,22 +79,6 @@ def size_of(path: Path) -> str:
         users = sum(1 for _ in store.states())
         sizes = store.size()
     return f"{users:,} users, {sizes['keys']:,} keys, {_bytes(path):,} bytes on disk"
-
-
-def _profiles(store: Store) -> Iterator[bytes]:
-    names = Names(store.name)
-    for user, data in store.states():
-        [profile] = profiles([(user, snapshot(_decoded(user, data)))], names)
-        yield encode_profile(profile)
-
-
-def _decoded(user: str, data: bytes) -> np.void:
-    try:
-        [state] = decode([data])
-    except StateError as error:
-        raise StateError(f"user {user}: {error}") from None
-    record: np.void = state
-    return record
 
 
 def _bytes(path: Path) -> int:

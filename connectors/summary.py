@@ -7,34 +7,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from connectors.log import write_atomically
+from connectors.profiles import PROFILES, profile_table, stored_snapshots
 from connectors.run_files import read_lines
 from connectors.store import Store
-from pipeline.engine import Counts, Engine
-from pipeline.events import CategoryForecast, InterestProfile
+from pipeline.engine import Counts
+from pipeline.events import CategoryForecast
 from pipeline.hindsight import Hindsight, hindsight
-from pipeline.kernel import snapshot
-from pipeline.packing import decode
 from pipeline.rollups import FURTHER, Rollup
+from pipeline.symbols import Names
 
-_INTERESTS = pa.list_(pa.struct([("category", pa.string()), ("weight", pa.float64())]))
-PROFILES = pa.schema(
-    [
-        ("user_id", pa.string()),
-        ("events", pa.int64()),
-        ("last_event", pa.timestamp("ms", tz="UTC")),
-        ("short_term", _INTERESTS),
-        ("long_term", _INTERESTS),
-        ("recent_items", pa.list_(pa.string())),
-    ]
-)
-"""The columns of profiles.parquet."""
-
-_ROWS_A_GROUP = 10_000
 _MOST_CATEGORIES = 200
 
 
@@ -74,38 +58,17 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     forecasts: list[Hindsight]
 
 
-def write_profiles(path: Path, store: Store, engine: Engine) -> int:
+def write_profiles(path: Path, store: Store, names: Names) -> int:
     """Write every user's interests at the end to a Parquet file; return how many users."""
     users = 0
-    rows: list[tuple[str, np.void]] = []
     temporary = path.with_name(path.name + ".tmp")
     with pq.ParquetWriter(temporary, PROFILES, compression="zstd") as writer:
-        for user, data in store.states():
-            [state] = decode([data])
-            if not state["events"]:
-                continue
-            users += 1
-            rows.append((user, snapshot(state)))
-            if len(rows) == _ROWS_A_GROUP:
-                writer.write_table(_table(engine.profiles(rows)))
-                rows.clear()
-        writer.write_table(_table(engine.profiles(rows)))
+        for stored in stored_snapshots(store):
+            active = stored.where(stored.taken["events"] > 0)
+            users += len(active)
+            writer.write_table(profile_table(active, names))
     temporary.replace(path)
     return users
-
-
-def _table(profiles: list[InterestProfile]) -> pa.Table:
-    return pa.table(
-        {
-            "user_id": [profile.user_id for profile in profiles],
-            "events": [profile.events for profile in profiles],
-            "last_event": [profile.time for profile in profiles],
-            "short_term": [msgspec.to_builtins(profile.short_term) for profile in profiles],
-            "long_term": [msgspec.to_builtins(profile.long_term) for profile in profiles],
-            "recent_items": [profile.recent_items for profile in profiles],
-        },
-        schema=PROFILES,
-    )
 
 
 def write_summary(

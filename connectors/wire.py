@@ -217,13 +217,8 @@ def decode_alert(data: bytes) -> DriftAlert:
     return decode_versioned(data, DriftAlert)
 
 
-def encode_profile(profile: InterestProfile) -> bytes:
-    """Write a profile as JSON."""
-    return msgspec.json.encode(profile)
-
-
 def decode_profile(data: bytes) -> InterestProfile:
-    """Read a profile.
+    """Read a profile, as `profiles.encode_profiles` writes it.
 
     Raises:
         WireError: the bytes are no profile of a schema version that this release reads.

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import drift, interest, kernel
-from pipeline.events import NO_CODE, Clicks, Column, DriftAlert, InterestProfile, SourcePosition
+from pipeline.events import NO_CODE, Clicks, Column, DriftAlert, SourcePosition
 from pipeline.hot import HotStates, Load
-from pipeline.interest import SNAPSHOT, profiles
 from pipeline.packing import decode
 from pipeline.prior import UNIFORM, Prior
 from pipeline.rollups import Rollup, Rollups, RollupsState
 from pipeline.settings import Settings
+from pipeline.snapshots import SNAPSHOT, Snapshots
 from pipeline.symbols import Names, Symbols, prefix, symbol
 
 _NONE = np.zeros(0)
@@ -60,7 +60,7 @@ class Effects:
     """What a batch gave rise to, each list in the order of the log."""
 
     alerts: list[DriftAlert]
-    profiles: list[tuple[str, np.void]]  # user and snapshot, for `Engine.profiles`
+    profiles: Snapshots
     rollups: list[Rollup]
     late: list[int]
     """Positions of events that came too late for their user."""
@@ -135,7 +135,8 @@ class Engine:
         """Apply a batch of clicks of this engine's source."""
         clicks = self._unseen(clicks)
         if not len(clicks):
-            return Effects(alerts=[], profiles=[], rollups=[], late=[])
+            nothing = Snapshots([], np.empty(0, SNAPSHOT))
+            return Effects(alerts=[], profiles=nothing, rollups=[], late=[])
         users, user = _distinct(clicks.user)
         columns = self._columns(clicks, self._hot.rows(users)[user])
         outcome = np.zeros(len(clicks), np.uint8)
@@ -215,10 +216,6 @@ class Engine:
         if self._hot.forget(user) or self._load([user])[0] is not None:
             self._erased.append(user)
 
-    def profiles(self, taken: Sequence[tuple[str, np.void]]) -> list[InterestProfile]:
-        """Return what users want, as snapshots of their states have it (`kernel.snapshot`)."""
-        return profiles(taken, self.names)
-
     @property
     def names(self) -> Names:
         """The texts behind symbols."""
@@ -276,7 +273,7 @@ class Engine:
         columns: _Columns,
         outcome: NDArray[np.uint8],
         statistics: NDArray[np.float64] = _NONE,
-    ) -> tuple[list[DriftAlert], list[tuple[str, np.void]]]:
+    ) -> tuple[list[DriftAlert], Snapshots]:
         """Run the kernel over the batch, and put what it stops for into words."""
         alerts: list[DriftAlert] = []
         users, states = clicks.user, self._hot.array
@@ -312,8 +309,8 @@ class Engine:
                 alerts.append(self._alert(user, states[row], place))
                 kernel.settle(states, row, self._verdict[0]["length"], self._parameters)
             start = stop + 1
-        of = [users.values[code] for code in users.codes[snapshots["event"][:taken]].tolist()]
-        return alerts, list(zip(of, snapshots[:taken], strict=True))
+        due = [users.values[code] for code in users.codes[snapshots["event"][:taken]].tolist()]
+        return alerts, Snapshots(due, snapshots[:taken])
 
     def _alert(self, user: str, state: np.void, place: SourcePosition) -> DriftAlert:
         return drift.user_alert(

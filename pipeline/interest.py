@@ -6,13 +6,8 @@ which it is stored and sent in `pipeline.packing`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
-
-from pipeline.events import Interest, InterestProfile
-from pipeline.symbols import Names
 
 LAYOUT_VERSION = 3
 
@@ -94,23 +89,6 @@ STATE = np.dtype(
     ]
 )
 
-TOP = 10
-"""Interests of a profile."""
-
-_HEAVIEST = np.dtype([("category", "<u8"), ("share", "<f8")])
-SNAPSHOT = np.dtype(
-    [
-        ("event", "<i8"),  # which event of the batch it was taken after
-        ("position", "<i8"),  # as in the state; and so on
-        ("time", "<i8"),
-        ("events", "<i8"),
-        ("short", _HEAVIEST, (TOP,)),  # the heaviest categories first; a share of 0: none
-        ("long", _HEAVIEST, (TOP,)),
-        ("recent_item", "<u8", (RECENT,)),  # newest first
-    ]
-)
-"""What of a state a profile tells, see `kernel.snapshot`."""
-
 States = NDArray[np.void]
 """Records of dtype `STATE`, shape (n,)."""
 
@@ -132,40 +110,3 @@ def recent(state: np.void, most: int = RECENT) -> NDArray[np.intp]:
     """Return where in the `recent_*` rings the newest events stand, newest first."""
     events = int(state["events"])
     return np.arange(events - 1, events - 1 - min(events, most, RECENT), -1) % RECENT
-
-
-def snapshots_of(taken: Sequence[tuple[str, np.void]]) -> NDArray[np.void]:
-    """Return n users' records of `SNAPSHOT` as one array, (n,)."""
-    # numpy.array would find out the common layout of the records one by one.
-    return np.frombuffer(b"".join([record.tobytes() for _, record in taken]), SNAPSHOT)
-
-
-def profiles(taken: Sequence[tuple[str, np.void]], names: Names) -> list[InterestProfile]:
-    """Put n users' records of `SNAPSHOT` into words."""
-    snapshots = snapshots_of(taken)
-    return [
-        InterestProfile(
-            user_id=user,
-            time=time,
-            events=events,
-            short_term=short_term,
-            long_term=long_term,
-            recent_items=[names[number] for number in newest[:events]],
-        )
-        for (user, _), time, events, short_term, long_term, newest in zip(
-            taken,
-            snapshots["time"].tolist(),
-            snapshots["events"].tolist(),
-            _interests(snapshots["short"], names),
-            _interests(snapshots["long"], names),
-            snapshots["recent_item"].tolist(),
-            strict=True,
-        )
-    ]
-
-
-def _interests(heaviest: NDArray[np.void], names: Names) -> Iterator[list[Interest]]:
-    share = heaviest["share"]
-    rows = heaviest["category"].tolist(), share.round(4).tolist(), (share > 0).sum(1).tolist()
-    for categories, shares, count in zip(*rows, strict=True):
-        yield [Interest(names[categories[n]], shares[n]) for n in range(count)]

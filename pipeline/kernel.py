@@ -35,10 +35,9 @@ from pipeline.interest import (
     RECENT,
     RING,
     SLOTS,
-    SNAPSHOT,
-    STATE,
-    TOP,
+    States,
 )
+from pipeline.snapshots import SNAPSHOT, TOP
 
 APPLIED, LATE, DUPLICATE, PASSED_OVER = 0, 1, 2, 3
 """What became of an event."""
@@ -536,13 +535,12 @@ def settle(states, row, length, parameters):
     _restart(states[row], length, parameters[0])
 
 
-def snapshot(state: np.void) -> np.void:
-    """Return what of a state a profile tells, a record of `SNAPSHOT`."""
-    states, snapshots = np.zeros(1, STATE), np.zeros(1, SNAPSHOT)
-    states[0] = state
-    _take_snapshot(states, 0, 0, snapshots, 0)
-    record: np.void = snapshots[0]
-    return record
+def snapshots(states: States) -> NDArray[np.void]:
+    """Return what of n states a profile tells, records of `SNAPSHOT`, (n,)."""
+    taken = np.zeros(len(states), SNAPSHOT)
+    for row in range(len(states)):
+        _take_snapshot(states, row, row, taken, row)
+    return taken
 
 
 def item_hash(symbol: int) -> int:

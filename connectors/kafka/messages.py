@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from connectors.kafka.cloudevents import cloud_event
 from connectors.kafka.records import Headers, RecordBatch
 from connectors.kafka.topics import FORECASTS, LARGEST, ROLLUPS
+from connectors.profiles import encode_profiles
 from connectors.validate import Reject
-from connectors.wire import encode_alert, encode_forecast, encode_profile, encode_rollup
-from pipeline.events import CategoryForecast, DriftAlert, InterestProfile
+from connectors.wire import encode_alert, encode_forecast, encode_rollup
+from pipeline.events import CategoryForecast, DriftAlert
 from pipeline.rollups import Rollup
+from pipeline.snapshots import Snapshots
+from pipeline.symbols import Names
 
 ALERTS = "interest-drift"
 PROFILES = "interest-profiles"
@@ -41,11 +44,19 @@ def alert_message(alert: DriftAlert) -> Message:
     return Message(ALERTS, alert.subject.encode(), encode_alert(alert), headers)
 
 
-def profile_message(profile: InterestProfile, source: str) -> Message:
-    """Return a profile as a record. It is told apart by the number of events behind it."""
-    name = f"{profile.user_id}/{profile.events}"
-    headers = cloud_event("profile", name, profile.time, source=source)
-    return Message(PROFILES, profile.user_id.encode(), encode_profile(profile), headers)
+def profile_messages(snapshots: Snapshots, names: Names, source: str) -> list[Message]:
+    """Return profiles as records. One is told apart by the number of events behind it."""
+    events, times = snapshots.taken["events"].tolist(), snapshots.taken["time"].tolist()
+    values = encode_profiles(snapshots, names)
+    return [
+        Message(
+            PROFILES,
+            user.encode(),
+            value,
+            cloud_event("profile", f"{user}/{number}", time, source=source),
+        )
+        for user, number, time, value in zip(snapshots.users, events, times, values, strict=True)
+    ]
 
 
 def gone_message(user: str) -> Message:

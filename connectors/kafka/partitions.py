@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from connectors.kafka.messages import (
     dead_letter,
     gone_message,
     late_event,
-    profile_message,
+    profile_messages,
     rollup_message,
 )
 from connectors.kafka.records import RecordBatch
@@ -55,10 +55,11 @@ from pipeline.engine import Effects, Engine
 from pipeline.events import AlertKind
 from pipeline.prior import Prior
 from pipeline.settings import Settings
+from pipeline.snapshots import NewestSnapshots, Snapshots
 
 log = logging.getLogger(__name__)
 
-PROFILES_AT_ONCE = 64
+PROFILES_AT_ONCE = 512
 """Profiles put into records before the event loop gets its turn."""
 CHUNK = 2048
 """Records dealt with before the event loop gets its turn."""
@@ -76,7 +77,7 @@ class _Flush:
 
     next: int
     items: list[Pair]
-    profiles: list[tuple[str, np.void]]
+    profiles: Snapshots
     messages: list[Message]
     looked: str
     """The user up to whom the store was looked through for those to be forgotten."""
@@ -183,7 +184,7 @@ class Partition:
         self._followed = followed
         self._erasures = erasures
         self._taken: list[Request] = []
-        self._profiles: dict[str, np.void] = {}
+        self._profiles = NewestSnapshots()
         self._begun = self.durable
         """The offset that the newest flush, written or not, has come to."""
         self._flushed = time.monotonic()
@@ -278,7 +279,7 @@ class Partition:
             encode(Receipt(user=request.user, asked=request.asked, by=self.source))
             for request in self._taken
         ]
-        profiles, self._profiles, self._taken = list(self._profiles.items()), {}, []
+        profiles, self._profiles, self._taken = self._profiles.all(), NewestSnapshots(), []
         return _Flush(
             next=self.stamp.next,
             items=pairs(changes, {LOG: self._followed.log.encode(), _STAMP: stamp}),
@@ -310,7 +311,7 @@ class Partition:
         self._taken = [request for _, request in self._erasures.since(self.stamp.erased)]
         for request in self._taken:
             self.engine.erase(request.user)
-            self._profiles.pop(request.user, None)
+            self._profiles.forget(request.user)
         self.stamp.erased = self._erasures.next
         return bool(self._taken)
 
@@ -326,12 +327,11 @@ class Partition:
         log.error("%s stands still until this is mended: %s", self.source, error)
         return str(error)
 
-    async def _profile_messages(self, taken: Sequence[tuple[str, np.void]]) -> list[Message]:
+    async def _profile_messages(self, taken: Snapshots) -> list[Message]:
         """Put profiles into records, and let batches have their turn meanwhile."""
         messages: list[Message] = []
-        for start in range(0, len(taken), PROFILES_AT_ONCE):
-            profiles = self.engine.profiles(taken[start : start + PROFILES_AT_ONCE])
-            messages += [profile_message(profile, self.source) for profile in profiles]
+        for some in taken.parts(PROFILES_AT_ONCE):
+            messages += profile_messages(some, self.engine.names, self.source)
             await asyncio.sleep(0)
         return messages
 
@@ -413,11 +413,8 @@ class Partition:
 
     def _messages(self, effects: Effects) -> list[Message]:
         """Put effects into records. Profiles wait for the flush: of a user's, the newest counts."""
-        self._profiles |= {
-            user: snapshot
-            for user, snapshot in effects.profiles
-            if snapshot["position"] >= self.published
-        }
+        profiles = effects.profiles
+        self._profiles.put(profiles.where(profiles.taken["position"] >= self.published))
         alerts = [alert for alert in effects.alerts if alert.source.position >= self.published]
         for alert in alerts:
             self.alerts[alert.kind] += 1

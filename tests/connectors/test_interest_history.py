@@ -5,11 +5,12 @@ import random
 import numpy as np
 import pyarrow.parquet as pq
 from clicks import DAY, clicks
+from profiles import profiles_of
 
 from connectors.interest_history import InterestHistory, read_history
 from pipeline.engine import Engine
-from pipeline.interest import TOP
 from pipeline.settings import Settings
+from pipeline.snapshots import TOP
 
 
 def log(days=9):
@@ -35,7 +36,7 @@ def kept(directory, batch, *, commits=3, first=0):
     size = -(-len(batch) // commits)
     for number in range(commits):
         effects = engine.process(batch.take(slice(number * size, (number + 1) * size)))
-        told += engine.profiles(effects.profiles)
+        told += profiles_of(effects.profiles, engine.names)
         if number >= first:
             history.add(effects.profiles)
             history.flush(number + 1)

@@ -20,7 +20,6 @@ from connectors.wire import (
     decode_rollup,
     encode_alert,
     encode_forecast,
-    encode_profile,
     encode_rollup,
 )
 from pipeline.settings import Source
@@ -29,7 +28,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "topics.md").read_text()
 SECTIONS = dict(zip(*[iter(re.split(r"^## (.*)$", PAGE, flags=re.MULTILINE)[1:])] * 2, strict=True))
 OURS = {
     "interest-drift": [(decode_alert, encode_alert)],
-    "interest-profiles": [(decode_profile, encode_profile)],
+    "interest-profiles": [(decode_profile, msgspec.json.encode)],
     "category-forecasts": [(decode_forecast, encode_forecast)],
     "category-rollups": [(decode_rollup, encode_rollup)],
     "erasures": [(erasures.decode, msgspec.json.encode)] * 2,

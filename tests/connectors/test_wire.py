@@ -17,7 +17,6 @@ from pipeline.events import (
     ForecastWindow,
     Guarantee,
     Interest,
-    InterestProfile,
     Reach,
     SourcePosition,
 )
@@ -55,14 +54,6 @@ ALERT_BYTES = (
     b'"evidence":[{"time":1714564800000,"item_id":"lamp","category":"home"}],'
     b'"source":{"source":"clicks-0","position":41},"settings":"5e77","prior":"uniform",'
     b'"state":"raised","of":"","strength":0.75,"by_chance":12000.0,"clears_after":9,"schema":1}'
-)
-PROFILE = InterestProfile(
-    user_id="anna",
-    time=1_714_564_800_000,
-    events=3,
-    short_term=[Interest("home/light", 1.0)],
-    long_term=[],
-    recent_items=["lamp"],
 )
 PROFILE_BYTES = (
     b'{"user_id":"anna","time":1714564800000,"events":3,'
@@ -211,12 +202,6 @@ def test_the_bytes_of_an_alert_about_many_end_with_its_reach():
     assert shift == wire.decode_alert(wire.encode_alert(shift))
 
 
-def test_profile_bytes_stay_as_they_are():
-    """The wire form of a profile, version 1, byte for byte."""
-    assert PROFILE_BYTES == wire.encode_profile(PROFILE)
-    assert PROFILE == wire.decode_profile(PROFILE_BYTES)
-
-
 text = st.text(max_size=6)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 times = st.integers(0, 2**53)
@@ -237,15 +222,6 @@ alerts = st.builds(
     source=st.builds(SourcePosition, source=text, position=times),
     settings=text,
     prior=text,
-)
-profiles = st.builds(
-    InterestProfile,
-    user_id=text,
-    time=times,
-    events=times,
-    short_term=interests,
-    long_term=interests,
-    recent_items=st.lists(text, max_size=3),
 )
 
 
@@ -304,12 +280,6 @@ def test_a_rollup_without_samples_is_read():
     assert Rollup(start=0, end=7, counts={"a": 2}, source="s", position=3) == (
         wire.decode_rollup(data)
     )
-
-
-@given(profiles)
-def test_a_profile_comes_back_as_it_was(profile):
-    """Decoding undoes encoding."""
-    assert profile == wire.decode_profile(wire.encode_profile(profile))
 
 
 @pytest.mark.parametrize(

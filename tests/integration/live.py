@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from clicks import DAY, clicks
 from kafka import TopicPartition as KafkaTp
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from profiles import profiles_of
 from workers import committed_offsets
 
 from connectors.kafka.decoding import decode_records
@@ -28,14 +29,13 @@ from connectors.kafka.reading import Fetched, TopicReader
 from connectors.kafka.records import Records
 from connectors.kafka.rollup_merge import RollupMerge
 from connectors.kafka.topics import create
+from connectors.profiles import stored_snapshots
 from connectors.store import Store
 from connectors.wire import decode_alert, decode_forecast, decode_profile
 from pipeline.engine import Engine, Progress
 from pipeline.events import CategoryForecast, Clicks, InterestProfile, SourcePosition
-from pipeline.kernel import snapshot
-from pipeline.packing import decode
 from pipeline.prior import UNIFORM
-from pipeline.settings import Settings
+from pipeline.symbols import Names
 from pipeline.trends import Trends
 
 ROOT = Path(__file__).parents[2]
@@ -271,7 +271,7 @@ rekey = {str(rekey).lower()}
         found: dict[str, InterestProfile] = {}
         for path in self._furthest().values():
             with Store(path) as store:
-                found |= interests(store, self.settings)
+                found |= interests(store)
         return found
 
     def _furthest(self) -> dict[int, Path]:
@@ -320,7 +320,9 @@ class Offline:
         batch, rejects = decode_records(fresh, source, self._source)
         effects = engine.process(batch)
         self.alerts |= {alert.id: alert for alert in effects.alerts}
-        self.profiles |= {told.user_id: told for told in engine.profiles(effects.profiles)}
+        self.profiles |= {
+            told.user_id: told for told in profiles_of(effects.profiles, engine.names)
+        }
         for rollup in effects.rollups:
             self._merge.add(rollup)
         stamp.next = records[-1].offset + 1
@@ -331,11 +333,11 @@ def stamp_of(store: Store) -> Stamp:
     return msgspec.msgpack.decode(store.get("stamp") or b"\x80", type=Stamp)
 
 
-def interests(store: Store, settings: Settings) -> dict[str, InterestProfile]:
+def interests(store: Store) -> dict[str, InterestProfile]:
     """Return what every user of a store wants."""
-    engine = Engine(settings, name=store.name)
-    taken = [(user, snapshot(decode([data])[0])) for user, data in store.states()]
-    return {told.user_id: told for told in engine.profiles(taken)}
+    names = Names(store.name)
+    stored = stored_snapshots(store)
+    return {told.user_id: told for some in stored for told in profiles_of(some, names)}
 
 
 def progress(data: bytes | None) -> Progress:

@@ -221,7 +221,7 @@ def compare_with_drivers(live, home, patience):
         assert anywhere(offline.alerts) == anywhere(of_users)
         assert anywhere(offline.category_alerts) == anywhere(judged)
         with Store(out / "state") as store:
-            assert interests(store, live.settings) == live.interests()
+            assert interests(store) == live.interests()
     assert lessons_in(home / "bus") == lessons_in(home / "files")
     expected = closed_live(lessons_in(home / "bus"), newest, live.settings.windows.lateness)
     assert len(expected) > 3

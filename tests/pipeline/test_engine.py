@@ -5,6 +5,7 @@ from clicks import DAY, clicks, shopper
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from profiles import profiles_of
 
 from pipeline.engine import Counts, Engine, Progress
 from pipeline.events import AlertKind
@@ -60,7 +61,7 @@ class Recorder:
     def process(self, batch):
         effects = self.engine.process(batch)
         self.alerts += effects.alerts
-        self.profiles += self.engine.profiles(effects.profiles)
+        self.profiles += profiles_of(effects.profiles, self.engine.names)
         self.rollups += effects.rollups
         self.late += effects.late
 

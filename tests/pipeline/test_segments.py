@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pipeline.segments
-from pipeline.interest import TOP
 from pipeline.segments import DORMANT, NOBODY, Interests, _assign, moved_into, segments
+from pipeline.snapshots import TOP
 from pipeline.volume import WEEK
 
 DAY = WEEK // 7
