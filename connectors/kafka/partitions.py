@@ -59,7 +59,7 @@ from pipeline.snapshots import NewestSnapshots, Snapshots
 
 log = logging.getLogger(__name__)
 
-PROFILES_AT_ONCE = 512
+PROFILES_AT_ONCE = 256
 """Profiles put into records before the event loop gets its turn."""
 CHUNK = 2048
 """Records dealt with before the event loop gets its turn."""
