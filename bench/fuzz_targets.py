@@ -32,7 +32,7 @@ from connectors.kafka.records import Records
 from connectors.kafka.restore import Followed
 from connectors.kafka.trend_stage import TrendProgress
 from connectors.prior_file import decode_prior
-from connectors.profiles import encode_profiles
+from connectors.profiles import encode_profiles, stored_snapshots
 from connectors.store import StoreError, is_replicated, pairs, unpack
 from learners import checkpoint
 from learners.checkpoint import CheckpointError, Manifest, Names
@@ -40,12 +40,10 @@ from learners.metrics import Figures
 from pipeline.engine import Engine, decode_progress
 from pipeline.events import CategoryForecast, Clicks, DriftAlert, ForecastWindow
 from pipeline.interest import StateError
-from pipeline.kernel import snapshots
 from pipeline.packing import decode
 from pipeline.prior import UNIFORM
 from pipeline.rollups import Rollup, merged
 from pipeline.settings import Model, Settings, SettingsError, Source
-from pipeline.snapshots import Snapshots
 
 MAPPED = Source(map={"user": "data.user.id", "item": "data.item", "timestamp": "at"})
 _TIME = 1_700_000_000_000
@@ -72,8 +70,7 @@ def targets() -> list[Target]:
     changes = engine.changes()
     state = [data for _, data in changes.states][:50] + templates()[:20]
     alerts, rollups = effects
-    users, states = zip(*changes.states[:20], strict=True)
-    profiles = Snapshots(list(users), snapshots(decode(states)))
+    [profiles] = stored_snapshots(changes.states[:20])
     return [
         *_of_clicks(),
         _one("batch of the log", _log_batches(), _read_log_batch, CorruptRecordException),

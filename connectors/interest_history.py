@@ -54,8 +54,9 @@ class InterestHistory:
 
     def add(self, profiles: Snapshots) -> None:
         """Take the profiles that a batch made due."""
-        self._users += profiles.users
-        self._taken.append((profiles.taken["time"].copy(), profiles.taken["short"].copy()))
+        if profiles.users:
+            self._users += profiles.users
+            self._taken.append((profiles.taken["time"].copy(), profiles.taken["short"].copy()))
 
     def flush(self, batches: int) -> None:
         """Make what was taken durable, as the file of a commit after so many batches."""

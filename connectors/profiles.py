@@ -6,7 +6,7 @@ done for an event.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 import msgspec
@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from connectors.store import Store
 from pipeline import kernel
 from pipeline.events import SCHEMA_VERSION
 from pipeline.interest import RECENT, StateError
@@ -45,15 +44,14 @@ _WEIGHTS = pa.array([_json(parts / _PARTS) for parts in range(_PARTS + 1)], pa.b
 _END = b'],"schema":' + _json(SCHEMA_VERSION) + b"}"
 
 
-def stored_snapshots(store: Store) -> Iterator[Snapshots]:
-    """Return what all users of a store want, many at once.
+def stored_snapshots(states: Iterable[tuple[str, bytes]]) -> Iterator[Snapshots]:
+    """Return what users want, by their encoded states, as of a store; many at once.
 
     Raises:
-        CorruptStoreError: a block's checksum is wrong.
         StateError: a state cannot be read.
     """
-    states = store.states()
-    while some := list(islice(states, _AT_ONCE)):
+    stored = iter(states)
+    while some := list(islice(stored, _AT_ONCE)):
         users = [user for user, _ in some]
         try:
             yield Snapshots(users, kernel.snapshots(decode([data for _, data in some])))

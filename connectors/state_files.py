@@ -67,7 +67,7 @@ def export_stores(paths: Sequence[Path], to: Path) -> int:
         for path in paths:
             with Store(path) as store:
                 names = Names(store.name)
-                for stored in stored_snapshots(store):
+                for stored in stored_snapshots(store.states()):
                     file.writelines(line + b"\n" for line in encode_profiles(stored, names))
                     users += len(stored)
     return users

@@ -63,7 +63,7 @@ def write_profiles(path: Path, store: Store, names: Names) -> int:
     users = 0
     temporary = path.with_name(path.name + ".tmp")
     with pq.ParquetWriter(temporary, PROFILES, compression="zstd") as writer:
-        for stored in stored_snapshots(store):
+        for stored in stored_snapshots(store.states()):
             active = stored.where(stored.taken["events"] > 0)
             users += len(active)
             writer.write_table(profile_table(active, names))

@@ -336,7 +336,7 @@ def stamp_of(store: Store) -> Stamp:
 def interests(store: Store) -> dict[str, InterestProfile]:
     """Return what every user of a store wants."""
     names = Names(store.name)
-    stored = stored_snapshots(store)
+    stored = stored_snapshots(store.states())
     return {told.user_id: told for some in stored for told in profiles_of(some, names)}
 
 
