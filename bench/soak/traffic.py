@@ -15,7 +15,8 @@ from connectors.kafka.security import client_config
 from connectors.kafka.settings import Kafka
 
 HOUR = 3_600_000
-_START = 1_600_000_000_000
+_START = 1_000_000_000_000
+"""Early enough for clicks of days to stay in the past: those of the future would be rejected."""
 _PACE = 0.05
 _POISON, _TWICE, _LATE = 0.002, 0.02, 0.01
 """Shares of clicks that are no clicks, come twice, or come days too late."""
