@@ -157,7 +157,8 @@ def _described(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return partitions and configurations of the topics that are there, by name.
 
-    Of several brokers one may have gone a moment ago, and the others not have noticed yet.
+    Of several brokers one may have gone a moment ago, and the others not have noticed yet; or one
+    has made a topic that another has not heard of yet.
     """
     with _admin(kafka) as admin:
         try:
@@ -168,7 +169,8 @@ def _described(
             if tries == 1:
                 raise
         else:
-            return found, configs
+            if len(found) == len(names) or tries == 1:
+                return found, configs
     time.sleep(BETWEEN_TRIES)
     return _described(kafka, names, tries - 1)
 

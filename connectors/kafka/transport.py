@@ -88,6 +88,8 @@ class BatchSchema(faust.Schema[bytes, RecordBatch]):
 
 STOP_SECONDS = 40.0
 """How long stopping may take: a batch, a flush, the end of a training process."""
+CRASH_SECONDS = 20.0
+"""The same after a failure: nothing is written any more, and a supervisor waits to start anew."""
 START_SECONDS = 20.0
 """How long an assignment waits for its partitions; one that takes longer follows by itself."""
 FETCH_WAIT_MS = 100
@@ -371,24 +373,24 @@ class App(faust.App):
 
     async def crash(self, reason: BaseException) -> None:
         """Stop for a failure."""
-        _end_by_force()
+        _end_by_force(CRASH_SECONDS)
         await super().crash(reason)
 
     async def stop(self) -> None:
         """Stop in good order."""
-        _end_by_force()
+        _end_by_force(STOP_SECONDS)
         await super().stop()
 
 
 @cache
-def _end_by_force() -> None:
+def _end_by_force(seconds: float) -> None:
     """End the process once it has had its time to stop, if it is there still; ask once."""
 
     def end() -> None:
-        log.error("not stopped within %.0f s: ending by force", STOP_SECONDS)
+        log.error("not stopped within %.0f s: ending by force", seconds)
         os._exit(1)
 
-    timer = threading.Timer(STOP_SECONDS, end)
+    timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
 

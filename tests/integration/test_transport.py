@@ -166,7 +166,7 @@ async def hang():
     await app.crash(RuntimeError("the reason"))
     await asyncio.sleep(60)
 
-transport.STOP_SECONDS = 0.5
+transport.CRASH_SECONDS = 0.5
 asyncio.run(hang())
 """
     command = [sys.executable, "-c", story]
