@@ -1,7 +1,7 @@
 """The learner's directory: how far it has come, and the windows that wait.
 
-`progress.json` is written by the process that consumes, `learnt` by the one that trains; both
-outlive a crash.
+`progress.json` is written by the process that consumes, `learnt` and lessons that have yet to be
+published by the one that trains; all outlive a crash.
 """
 
 from __future__ import annotations
@@ -64,9 +64,19 @@ class LearnerFiles:
         if learnt:
             unseal(self.directory / "learner" / learnt)
 
-    def record(self, state: str) -> None:
-        """Make a state the one to start from."""
+    def record(self, state: str, lesson: bytes) -> None:
+        """Make a state the one to start from; what it has learnt has yet to be published."""
+        write_atomically(self._lesson(state), lesson)
         write_atomically(self.directory / "learnt", state.encode())
+
+    def unpublished(self) -> bytes | None:
+        """Return the lesson of the state to start from, if it has yet to be published."""
+        path = self._lesson(self.learnt())
+        return path.read_bytes() if path.exists() else None
+
+    def record_published(self) -> None:
+        """Note that the lesson of the state to start from was published."""
+        self._lesson(self.learnt()).unlink()
 
     def erased(self) -> int:
         """Return the offset of the erasures at which to go on.
@@ -125,6 +135,9 @@ class LearnerFiles:
                 ) from None
             self.spool.remove_torn()
             yield
+
+    def _lesson(self, state: str) -> Path:
+        return self.directory / f"lesson-{state}.json"
 
     def _number(self, name: str) -> str:
         path = self.directory / name

@@ -5,13 +5,15 @@ It is told what to do, and tells what it has done, in lines of text: its first l
 user to be erased; its output is the end of each window that is learnt for good. Everything else
 that is printed goes to standard error.
 
-A window is learnt in this order, so that a crash at any point repeats it from the state before,
-with the same checkpoint id, and leaves nothing half published:
+A window is learnt in this order:
 
 1. The learner evaluates, trains, writes the checkpoint and its own new state.
-2. Weights, alerts, manifest, champion are acknowledged by the brokers, in this order.
-3. The new state is recorded as the one to start from.
+2. The new state is recorded as the one to start from, and with it what there is to publish.
+3. Weights, alerts, manifest, champion are acknowledged by the brokers, in this order.
 4. The former state and the window are deleted.
+
+A crash before 2 repeats the window from the state before, with the same checkpoint id; one after
+it repeats the publishing alone, before anything else, so that no window is learnt twice.
 
 The process ends at once when its input does: when the consuming process has died.
 """
@@ -64,6 +66,7 @@ def main() -> None:
     files = LearnerFiles(Path(task.directory))
     with checkpoint.locked(files.directory / "training.lock"):  # one may be left over, still ending
         learning = LearningStage(task.settings, files.directory, files.learnt())
+        _publish(task, files)
         while True:
             work = lines.get()
             if isinstance(work, Work):
@@ -76,9 +79,8 @@ def main() -> None:
 def _learn(task: Task, files: LearnerFiles, learning: LearningStage, end: int) -> None:
     lesson = learning.learn(files.spool.get(end))  # 1
     if lesson is not None:
-        asyncio.run(_publish(task, files.directory, lesson, end))  # 2
-        files.record(learning.state)  # 3
-        learning.forget_former()  # 4
+        files.record(learning.state, msgspec.json.encode(lesson))  # 2
+        _publish(task, files)  # 3
         report = lesson.report
         log.info(
             "window to %s: %s, %s; recall@20 before it %.4f",
@@ -87,6 +89,7 @@ def _learn(task: Task, files: LearnerFiles, learning: LearningStage, end: int) -
             report.reason,
             report.recall,
         )
+        learning.forget_former()  # 4
     files.spool.remove(end)
 
 
@@ -103,15 +106,21 @@ def _erase(task: Task, files: LearnerFiles, learning: LearningStage, work: Work)
     log.info("a user was erased whom %d checkpoints have seen", len(seen))
 
 
-async def _publish(task: Task, directory: Path, lesson: Lesson, end: int) -> None:
-    name, home = lesson.report.checkpoint, directory / "checkpoints"
+def _publish(task: Task, files: LearnerFiles) -> None:
+    """Publish what was learnt last, if that has yet to be done."""
+    unpublished = files.unpublished()
+    if unpublished is None:
+        return
+    lesson = msgspec.json.decode(unpublished, type=Lesson)
+    name, home = lesson.report.checkpoint, files.directory / "checkpoints"
     packed = checkpoint.load(home / name) if name else None
-    await _persist(
-        task,
-        lambda publisher: publish(
-            publisher, lesson, packed, end=end, checkpoints=home, weights=task.weights
-        ),
-    )
+
+    async def say(publisher: Publisher) -> None:
+        end = int(files.learnt())
+        await publish(publisher, lesson, packed, end=end, checkpoints=home, weights=task.weights)
+
+    asyncio.run(_persist(task, say))
+    files.record_published()
 
 
 async def _persist(task: Task, say: Callable[[Publisher], Awaitable[None]]) -> None:

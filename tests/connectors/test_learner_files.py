@@ -33,10 +33,23 @@ def test_a_window_that_a_crash_has_torn_is_deleted(tmp_path):
 def test_windows_from_before_1970_have_states_too(tmp_path):
     """Their ends, which name the states, are negative."""
     files = LearnerFiles(tmp_path)
-    files.record("-604800000")
+    files.record("-604800000", b"{}")
     state.write(tmp_path / "learner" / "-604800000", state.State())
     assert "-604800000" == files.learnt()
     assert [tmp_path / "learner" / "-604800000"] == states(tmp_path)
+
+
+def test_a_lesson_waits_until_it_was_published(tmp_path):
+    """A crash between lesson and state leaves the former state, whose lesson was published."""
+    files = LearnerFiles(tmp_path)
+    assert None is files.unpublished()
+    files.record("10", b"first")
+    assert b"first" == LearnerFiles(tmp_path).unpublished()
+    files.record_published()
+    (tmp_path / "lesson-20.json").write_bytes(b"of a state that is not recorded")
+    assert ("10", None) == (files.learnt(), files.unpublished())
+    files.record("20", b"second")
+    assert ("20", b"second") == (files.learnt(), files.unpublished())
 
 
 def started(home, *lines):
@@ -61,7 +74,7 @@ def test_a_key_that_is_not_there_is_told_before_anything_is_read(tmp_path):
 def test_damage_is_told_before_anything_is_read(tmp_path, name):
     """The message names the file, and that the whole directory has to go."""
     home = tmp_path / "learner"
-    LearnerFiles(home).record("10")
+    LearnerFiles(home).record("10", b"{}")
     state.write(home / "learner" / "10", state.State())
     (home / name).write_bytes(DAMAGE[name])
     error = started(tmp_path)

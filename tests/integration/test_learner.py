@@ -1,6 +1,7 @@
 """The live learner: the same windows as offline, whatever is killed; checkpoints over the bus."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from aiokafka import AIOKafkaProducer
 from kafka import KafkaConsumer, TopicPartition
+from kafka.admin import KafkaAdminClient
 from msgspec.structs import replace
 
 from connectors.kafka.checkpoints import CHUNK, publish, published, pull, tell_rollback, topic
@@ -411,6 +413,32 @@ def test_an_erased_user_is_in_no_file_of_the_learner(learners):
     made = [learned.manifest.id for learned in learners.learned() if learned.manifest]
     seen = asyncio.run(answered())
     assert made[:2] == seen[:2]  # a third may have been made that the kill kept from the bus
+
+
+def test_what_was_learnt_is_not_learnt_again_because_it_could_not_be_published(learners):
+    """Nor without a user who is to be erased meanwhile: the checkpoint that saw them comes out."""
+    admin = KafkaAdminClient(bootstrap_servers=learners.kafka.bootstrap_servers)
+    admin.delete_topics([topic(learners.kafka)])
+    gone = learners.clicks.user.values[0]
+    learners.start()
+    learners.wait(lambda: lessons(learners), "a lesson that cannot be published")
+    [lesson] = lessons(learners)
+    asyncio.run(ask(learners.kafka, gone))
+    [child] = learners.training()
+    learners.kill()
+    learners.outlived(child)
+    create(learners.kafka)
+    learners.start()
+    learners.wait_for_windows(WEEKS - 1)
+    learned = learners.learned()
+    assert WEEKS - 1 == len({one.report.window_end for one in learned}) == len(learned)
+    assert lesson["report"]["checkpoint"] == learned[0].manifest.id
+    learners.wait(lambda: not lessons(learners), "all lessons published")
+
+
+def lessons(learners: Learners) -> list[dict]:
+    """Return what the learner has yet to publish."""
+    return [json.loads(path.read_text()) for path in learners.directory.glob("lesson-*.json")]
 
 
 def test_consuming_goes_on_while_training_stands_still(learners):
