@@ -54,15 +54,16 @@ class LearnerFiles:
         return self._number("learnt")
 
     def check(self) -> None:
-        """Check the learner's state to start from, if there is one.
+        """Check the learner's state to start from, if there is one, and its lesson.
 
         Raises:
-            LearnerFilesError: which one that is, is damaged.
+            LearnerFilesError: which one that is, or the lesson, is damaged.
             StateError: the state itself is not there or damaged.
         """
         learnt = self.learnt()
         if learnt:
             unseal(self.directory / "learner" / learnt)
+            self.unpublished()
 
     def record(self, state: str, lesson: bytes) -> None:
         """Make a state the one to start from; what it has learnt has yet to be published."""
@@ -70,9 +71,18 @@ class LearnerFiles:
         write_atomically(self.directory / "learnt", state.encode())
 
     def unpublished(self) -> bytes | None:
-        """Return the lesson of the state to start from, if it has yet to be published."""
+        """Return the lesson of the state to start from, JSON, if it has yet to be published.
+
+        Raises:
+            LearnerFilesError: it is damaged.
+        """
         path = self._lesson(self.learnt())
-        return path.read_bytes() if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            return bytes(msgspec.json.decode(path.read_bytes(), type=msgspec.Raw))
+        except msgspec.DecodeError:
+            raise _damaged(path) from None
 
     def record_published(self) -> None:
         """Note that the lesson of the state to start from was published."""

@@ -15,6 +15,7 @@ from learners import state
 DAMAGE = {
     "learner/10/learner.state": b"x" * 40,
     "learnt": b"10\xff",
+    "lesson-10.json": b'{"report":',
     "progress.json": b"{",
 }
 
@@ -43,13 +44,13 @@ def test_a_lesson_waits_until_it_was_published(tmp_path):
     """A crash between lesson and state leaves the former state, whose lesson was published."""
     files = LearnerFiles(tmp_path)
     assert None is files.unpublished()
-    files.record("10", b"first")
-    assert b"first" == LearnerFiles(tmp_path).unpublished()
+    files.record("10", b'"first"')
+    assert b'"first"' == LearnerFiles(tmp_path).unpublished()
     files.record_published()
     (tmp_path / "lesson-20.json").write_bytes(b"of a state that is not recorded")
     assert ("10", None) == (files.learnt(), files.unpublished())
-    files.record("20", b"second")
-    assert ("20", b"second") == (files.learnt(), files.unpublished())
+    files.record("20", b'"second"')
+    assert ("20", b'"second"') == (files.learnt(), files.unpublished())
 
 
 def started(home, *lines):

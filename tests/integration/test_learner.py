@@ -419,6 +419,7 @@ def test_what_was_learnt_is_not_learnt_again_because_it_could_not_be_published(l
     """Nor without a user who is to be erased meanwhile: the checkpoint that saw them comes out."""
     admin = KafkaAdminClient(bootstrap_servers=learners.kafka.bootstrap_servers)
     admin.delete_topics([topic(learners.kafka)])
+    admin.close()
     gone = learners.clicks.user.values[0]
     learners.start()
     learners.wait(lambda: lessons(learners), "a lesson that cannot be published")
