@@ -10,6 +10,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -18,6 +19,8 @@ from connectors.kafka.spool import Spool
 from connectors.log import write_atomically
 from learners.state_file import is_name, unseal
 from pipeline.windows import WindowsState
+
+_Kept = TypeVar("_Kept")
 
 
 class LearnerFilesError(OSError):
@@ -77,12 +80,7 @@ class LearnerFiles:
             LearnerFilesError: it is damaged.
         """
         path = self._lesson(self.learnt())
-        if not path.exists():
-            return None
-        try:
-            return bytes(msgspec.json.decode(path.read_bytes(), type=msgspec.Raw))
-        except msgspec.DecodeError:
-            raise _damaged(path) from None
+        return bytes(_decoded(path, msgspec.Raw)) if path.exists() else None
 
     def record_published(self) -> None:
         """Note that the lesson of the state to start from was published."""
@@ -109,10 +107,7 @@ class LearnerFiles:
         """
         path = self.directory / "progress.json"
         if path.exists():
-            try:
-                kept = msgspec.json.decode(path.read_bytes(), type=_Progress)
-            except msgspec.DecodeError:
-                raise _damaged(path) from None
+            kept = _decoded(path, _Progress)
         else:
             kept = _Progress(topic=topic, settings=settings, windows=WindowsState())
         if (kept.topic, kept.settings) != (topic, settings):
@@ -157,6 +152,13 @@ class LearnerFiles:
         if not is_name(content):
             raise _damaged(path)
         return content
+
+
+def _decoded(path: Path, kind: type[_Kept]) -> _Kept:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except msgspec.DecodeError:
+        raise _damaged(path) from None
 
 
 def _damaged(path: Path) -> LearnerFilesError:

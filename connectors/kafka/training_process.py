@@ -114,9 +114,9 @@ def _publish(task: Task, files: LearnerFiles) -> None:
     lesson = msgspec.json.decode(unpublished, type=Lesson)
     name, home = lesson.report.checkpoint, files.directory / "checkpoints"
     packed = checkpoint.load(home / name) if name else None
+    end = int(files.learnt())
 
     async def say(publisher: Publisher) -> None:
-        end = int(files.learnt())
         await publish(publisher, lesson, packed, end=end, checkpoints=home, weights=task.weights)
 
     asyncio.run(_persist(task, say))

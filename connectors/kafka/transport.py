@@ -89,7 +89,7 @@ class BatchSchema(faust.Schema[bytes, RecordBatch]):
 STOP_SECONDS = 40.0
 """How long stopping may take: a batch, a flush, the end of a training process."""
 CRASH_SECONDS = 20.0
-"""The same after a failure: nothing is written any more, and a supervisor waits to start anew."""
+"""The same after a failure: what it cuts off is read again, and a supervisor waits for the end."""
 START_SECONDS = 20.0
 """How long an assignment waits for its partitions; one that takes longer follows by itself."""
 FETCH_WAIT_MS = 100
